@@ -1,0 +1,203 @@
+"""The options of `email.smtp`, read and checked before any connection is opened."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from channels.contract import Misconfigured
+from channels.email._mime import Letterhead, Mailbox, domain_name, named_mailbox
+
+
+class Security(StrEnum):
+    """How the connection is kept private: the scheme of `url`."""
+
+    STARTTLS = "smtp"
+    """STARTTLS is required (RFC 3207)."""
+    IMPLICIT = "smtps"
+    """TLS from the first byte (RFC 8314)."""
+    PLAIN = "smtp+plain"
+    """None: for a relay on this machine."""
+
+
+_PORTS = {Security.STARTTLS: 587, Security.IMPLICIT: 465, Security.PLAIN: 25}
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """What `url` says."""
+
+    security: Security
+    host: str
+    port: int
+    user: str | None = field(default=None, repr=False)
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A provider's options: fields are named as the options are, or say which ones they come from."""
+
+    name: str
+    relay: Relay
+    """`url`: `smtp://user:password@host:587`, `smtps://...:465` or, on this machine, `smtp+plain://...:25`."""
+    sender: str = field(repr=False)
+    """The address in MAIL FROM; the option is `Name <addr>` and gives From too."""
+    letterhead: Letterhead = field(repr=False)
+    """From, Reply-To (`reply_to`, optional) and `message_id_domain` (default: the sender's)."""
+    tls: ssl.SSLContext = field(repr=False)
+    """TLS 1.2 or later; certificates must lead to a root of the system or of `ca_file` (PEM, optional)."""
+    local_hostname: str | None
+    """The name in EHLO. Default: this machine's full name, or None for the connection's own address."""
+    connections: int
+    """At most, default 10."""
+    connection_messages: int
+    """Messages over one connection, at most; default 100."""
+    connection_seconds: float
+    """Age at which a connection takes no further message; default 60."""
+
+
+def read(name: str, options: Mapping[str, Any]) -> Settings:
+    """Read and check the options.
+
+    Raises:
+        Misconfigured: an option is missing, wrong or unknown; it names the option and says what to write.
+    """
+    given = _Reader(name, options)
+    relay = given.relay()
+    sender = given.named("sender")
+    if sender is None:
+        raise given.wrong("sender", "is missing; write 'Name <name@example.com>'")
+    reply_to = given.named("reply_to")
+    return Settings(
+        name=name,
+        relay=relay,
+        sender=sender[1].address,
+        letterhead=Letterhead(
+            sender[0], reply_to[0] if reply_to else None, given.domain("message_id_domain", sender[1].domain)
+        ),
+        tls=given.tls(),
+        local_hostname=given.hostname(),
+        connections=given.whole("connections", 10),
+        connection_messages=given.whole("connection_messages", 100),
+        connection_seconds=given.number("connection_seconds", 60, 1),
+    )
+
+
+class _Reader:
+    """Reads one option at a time and refuses what is wrong with it, or what nobody reads."""
+
+    _KNOWN = frozenset({
+        "url", "sender", "reply_to", "ca_file", "connections", "connection_messages", "connection_seconds",
+        "local_hostname", "message_id_domain",
+    })  # fmt: skip
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        self._name = name
+        self._options = options
+        for each in options:
+            if each not in self._KNOWN:
+                raise self.wrong(each, f"is no option of email.smtp; it has {', '.join(sorted(self._KNOWN))}")
+
+    def wrong(self, option: str, sentence: str) -> Misconfigured:
+        return Misconfigured("option", f"{self._name}: {option} {sentence}")
+
+    def text(self, option: str, default: str | None = None) -> str | None:
+        value = self._options.get(option, default)
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise self.wrong(option, "must be a text that is not empty")
+        return value
+
+    def number(self, option: str, default: float, least: float) -> float:
+        value = self._options.get(option, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
+            raise self.wrong(option, f"must be a number, {least:g} or more")
+        return value
+
+    def whole(self, option: str, default: int) -> int:
+        value = self.number(option, default, 1)
+        if not isinstance(value, int):
+            raise self.wrong(option, "must be a whole number")
+        return value
+
+    def relay(self) -> Relay:
+        url = self.text("url")
+        if url is None:
+            raise self.wrong("url", "is missing; write smtp://user:password@host:587 or smtps://...")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts = urlsplit("")
+            port = None
+        host = parts.hostname or ""
+        if parts.path.strip("/") or parts.query or parts.fragment or not host:
+            raise self.wrong(
+                "url", "must be smtp://user:password@host:port; percent-encode / ? # @ : % in the password"
+            )
+        if parts.scheme not in list(Security):
+            raise self.wrong(
+                "url", "must begin with smtp:// (STARTTLS), smtps:// (TLS at once) or smtp+plain://"
+            )
+        security = Security(parts.scheme)
+        if bool(parts.username) != bool(parts.password):
+            raise self.wrong("url", "must have both user and password, or neither")
+        address = _ip_address(host)
+        ascii_host = host if address else domain_name(host)
+        if ascii_host is None:
+            raise self.wrong("url", "has a host that is neither a name nor an address")
+        if security is Security.PLAIN and not (host == "localhost" or (address and address.is_loopback)):
+            raise self.wrong("url", "may be smtp+plain:// for this machine alone; use smtp:// or smtps://")
+        user = unquote(parts.username) if parts.username else None
+        return Relay(security, ascii_host, port or _PORTS[security], user, unquote(parts.password or ""))
+
+    def named(self, option: str) -> tuple[str, Mailbox] | None:
+        text = self.text(option)
+        if text is None:
+            return None
+        try:
+            return named_mailbox(text)
+        except ValueError as error:
+            sentence = f"is {error}; write 'Name <name@example.com>'"
+        raise self.wrong(option, sentence)
+
+    def domain(self, option: str, default: str) -> str:
+        found = domain_name(self.text(option) or default)
+        if found is None:
+            raise self.wrong(option, "must be a domain, such as mail.example.com")
+        return found
+
+    def hostname(self) -> str | None:
+        text = self.text("local_hostname")
+        if text is None:
+            # The machine's own name where it is a full one; no question to DNS, which can take seconds.
+            own = socket.gethostname()
+            return domain_name(own) if "." in own else None
+        if not re.fullmatch(r"\[[0-9A-Za-z.:]+\]", text) and domain_name(text) != text:
+            raise self.wrong("local_hostname", "must be a host name, or an address in brackets")
+        return text
+
+    def tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        ca_file = self.text("ca_file")
+        if ca_file is not None:
+            try:
+                context.load_verify_locations(ca_file)
+            except OSError:  # ssl.SSLError is one too
+                raise self.wrong("ca_file", "cannot be read as PEM certificates; check the path") from None
+        return context
+
+
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -1,0 +1,150 @@
+"""The worker's Celery app: `celery -A notify_tasks worker -Q notify.email`.
+
+A worker refuses to start on what it cannot work with, and says what to type.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+from celery import Celery, signals
+
+from notify_tasks import consuming, routing, settings, transport
+from notify_tasks.errors import NotConfigured, NotifyError
+from notify_tasks.fleet import Fleet, open_fleet
+from notify_tasks.listening import Listener
+from notify_tasks.store import migrate
+from notify_tasks.store.database import DatabaseError
+from notify_tasks.sweeping import Guard
+
+logger = logging.getLogger(__name__)
+
+app = Celery("notify_tasks", include=["notify_tasks.tasks"])
+app.config_from_object("celeryconfig")
+transport.install(app)
+consumption: Final = consuming.Consumption()
+consumption.install(app)
+
+_lock: Final = threading.Lock()
+_fleets: Final[dict[int, Fleet]] = {}
+_aways: Final[dict[int, consuming.Away]] = {}
+_threads: int = 1
+_channels: tuple[str, ...] = ()
+_background: list[Guard | Listener] = []
+
+
+def fleet() -> Fleet:
+    """What this process holds. A forked child opens its own."""
+    pid = os.getpid()
+    found = _fleets.get(pid)
+    if found is None:
+        with _lock:
+            found = _fleets.get(pid)
+            if found is None:
+                found = open_fleet(
+                    settings.get(),
+                    threads=_threads,
+                    channels=_channels,
+                    away=lambda error: away().report(error),
+                    give_up=lambda: consuming.exit_soon(consumption, EXIT_HUNG, grace=GRACE_SECONDS),
+                )
+                _fleets[pid] = found
+    return found
+
+
+GRACE_SECONDS: Final = 20.0
+"""Other threads get so long to end when the process gives up a hung one."""
+EXIT_HUNG: Final = 70
+"""Exit status of a process that could not end a provider's call (EX_SOFTWARE of sysexits)."""
+
+
+def away() -> consuming.Away:
+    """Stops fetching while PostgreSQL is away, and begins again when it answers."""
+    pid = os.getpid()
+    if pid not in _aways:
+        _aways[pid] = consuming.Away(consumption, lambda: fleet().database.probe(), name="PostgreSQL")
+    return _aways[pid]
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
+def _on_init(sender: Any, **_: Any) -> None:
+    try:
+        _check_start()
+    except (NotifyError, DatabaseError) as error:
+        raise SystemExit(f"notify_tasks: {error}") from None
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def _on_ready(sender: Any, **_: Any) -> None:
+    global _threads, _channels  # noqa: PLW0603 - set once, before the first task
+    queues = list(app.amqp.queues.consume_from)
+    _threads = int(getattr(sender.controller, "concurrency", 0) or 1)
+    _channels = tuple(
+        dict.fromkeys(
+            stage for queue in queues if (stage := routing.stage_and_lane(queue)[0]) in routing.CHANNELS
+        )
+    )
+    it = fleet()
+    guard = Guard(it.database, it.sweeper)
+    guard.start()
+    _background.append(guard)
+    if routing.MAINT_QUEUE in queues:
+        listener = Listener(it.database, it.intake)
+        listener.start()
+        _background.append(listener)
+
+
+@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _on_shutdown(**_: Any) -> None:
+    for it in _background:
+        it.stop()
+    for opened in _fleets.values():
+        opened.ledger.flush()
+
+
+def _check_start() -> None:
+    """Everything that would make every message fail later.
+
+    Raises:
+        NotifyError: what is wrong and what to do.
+    """
+    _check_channels_package()
+    current = settings.get()
+    migrate.check(current.need_database_url())
+    _check_redis(current.need_broker_url())
+    fleet_of_types = Path(current.templates)
+    if not fleet_of_types.is_dir():
+        raise NotConfigured(
+            f"there is no templates folder at {fleet_of_types}; run from the repository's root or set NOTIFY_TEMPLATES"
+        )
+
+
+def _check_channels_package() -> None:
+    import channels  # noqa: PLC0415 - that the right one is found is what is checked
+
+    if not hasattr(channels, "__path__") or not (Path(next(iter(channels.__path__))) / "contract.py").is_file():
+        raise NotConfigured(
+            f"another package named `channels` is in front of ours ({channels.__file__}); "
+            "run the worker from the repository's root with PYTHONPATH=."
+        )
+
+
+def _check_redis(url: str) -> None:
+    """Warn about a Redis that forgets: the promise of the default intake is as good as its Redis."""
+    client: redis.Redis = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=3)
+    try:
+        facts: Any = client.info("persistence")
+        if not int(facts.get("aof_enabled", 0)):
+            logger.warning("Redis has no append-only file: what it forgets on a restart is lost (`appendonly yes`)")
+        policy: Any = client.config_get("maxmemory-policy")
+        if policy.get("maxmemory-policy", "noeviction") != "noeviction":
+            logger.warning("Redis may evict queued messages: set `maxmemory-policy noeviction`")
+    except redis.RedisError as error:
+        logger.warning("Redis could not be checked (%s); the worker goes on trying", type(error).__name__)
+    finally:
+        client.close()

@@ -1,0 +1,420 @@
+"""A delivery's way through a worker: gates -> claim -> render -> send -> record. No Celery here.
+
+The order is what keeps the promises. The claim is committed before anything is sent, so that no request can exist
+without its attempt row. No database connection is held during the call. The result is written until it is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from channels.contract import (
+    Accepted,
+    Capability,
+    ChannelError,
+    Content,
+    Deadline,
+    Message,
+    Misconfigured,
+    Queryable,
+    Refused,
+    TryLater,
+    Unavailable,
+    Uncertain,
+)
+
+from notify_tasks import retrying
+from notify_tasks.gates import Closed, Gates, Subject
+from notify_tasks.notification import uuid7
+from notify_tasks.providers import LEASE_MARGIN, Configured, Pools
+from notify_tasks.rendering import BrokenType, Catalog, RenderError
+from notify_tasks.routing import queue_for
+from notify_tasks.states import FINAL, State
+from notify_tasks.store import deliveries
+from notify_tasks.store.database import Database, DatabaseAway
+from notify_tasks.store.deliveries import Claimed, ClaimRequest, Result, Waiting
+from notify_tasks.watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+AWAY_RETRY_SECONDS: Final = 0.5
+SEND_MARGIN: Final = 1.0
+"""Seconds of the lease that must be left over the call's deadline when the call begins."""
+RELEASED: Final = "released"
+COUNTDOWNS_A_MINUTE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one delivery in this run.
+
+    Args:
+        state: the state it is in now; None where it could not be claimed (done, or another worker has it).
+        provider: who was called last.
+        code: the provider's code, or the reason.
+        retry: the error to retry for by a short Celery countdown, or None.
+        countdown: seconds of that countdown where the provider said when; None lets Celery draw it.
+    """
+
+    id: uuid.UUID
+    state: State | None
+    provider: str | None = None
+    code: str | None = None
+    retry: ChannelError | None = None
+    countdown: float | None = None
+    attempts: int = 0
+    queue: str = ""
+    wake: bool = False
+    """Queued again: the caller publishes it."""
+
+
+class Countdowns:
+    """How many short retries this process has handed to Celery lately.
+
+    Each one is held in some worker's memory until it is due, and many of them shrink that worker's prefetch for good.
+    Beyond the limit a due time in the row does the same.
+    """
+
+    def __init__(self, limit: int = COUNTDOWNS_A_MINUTE) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._spent: deque[float] = deque()
+
+    def spend(self) -> bool:
+        """Whether there is one left in this minute."""
+        now = time.monotonic()
+        with self._lock:
+            while self._spent and now - self._spent[0] > 60:  # noqa: PLR2004 - a minute
+                self._spent.popleft()
+            if len(self._spent) >= self._limit:
+                return False
+            self._spent.append(now)
+            return True
+
+
+class Deliverer:
+    """Sends deliveries.
+
+    Args:
+        worker: this process's name, kept with its attempts.
+        away: told when the database is away; it stops the process from fetching more.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        pools: Pools,
+        catalog: Catalog,
+        gates: Gates,
+        watchdog: Watchdog,
+        worker: str,
+        away: Callable[[DatabaseAway], None],
+    ) -> None:
+        self._database = database
+        self._pools = pools
+        self._catalog = catalog
+        self._gates = gates
+        self._watchdog = watchdog
+        self._worker = worker
+        self._away = away
+        self._stopping = threading.Event()
+        self._countdowns = Countdowns()
+
+    @property
+    def worker(self) -> str:
+        """This process's name."""
+        return self._worker
+
+    @property
+    def gates(self) -> Gates:
+        """The gates of this process."""
+        return self._gates
+
+    # --- deliveries that are stored -----------------------------------------------------------------
+
+    def read(self, ids: Sequence[uuid.UUID]) -> list[Waiting]:
+        """Those that may be claimed now, in one statement for the whole message.
+
+        Raises:
+            DatabaseAway: the message must be put back.
+        """
+        return deliveries.read_waiting(self._database, ids)
+
+    def deliver(self, waiting: Waiting, *, tried: frozenset[str] = frozenset()) -> Outcome:
+        """One stored delivery: ask the gates, claim, send; go on to the next provider where that is the verdict.
+
+        Raises:
+            DatabaseAway: before the claim, so that nothing is lost by putting the message back.
+        """
+        while True:
+            subject = Subject(
+                str(waiting.id),
+                waiting.tenant,
+                waiting.event_type,
+                waiting.channel,
+                waiting.lane,
+                waiting.provider,
+                waiting.unknown > 0,
+                waiting.sandbox,
+            )
+            chosen = self._gates.ask(subject, without=tried)
+            if isinstance(chosen, Closed):
+                deliveries.hold(self._database, [(waiting.id, chosen.wait, chosen.reason)])
+                return Outcome(waiting.id, State.HELD, code=chosen.reason)
+            asked = time.monotonic()
+            claimed = self._claim(waiting.id, chosen)
+            if claimed is None:
+                return Outcome(waiting.id, None)
+            outcome = self.perform(claimed, asked=asked, tried=tried)
+            if outcome.state is not State.QUEUED or outcome.wake:
+                return outcome
+            tried |= {chosen.name}
+
+    def go_on(self, outcome: Outcome) -> Outcome:
+        """Where the verdict on a delivery claimed elsewhere was `the next provider, now`: do that."""
+        if outcome.state is not State.QUEUED or outcome.wake:
+            return outcome
+        waiting = self.read([outcome.id])
+        return self.deliver(waiting[0], tried=frozenset({outcome.provider or ""})) if waiting else outcome
+
+    def _claim(self, id_: uuid.UUID, chosen: Configured) -> Claimed | None:
+        """Claim, and where the commit's outcome is unknown run the same claim again with its token."""
+        request = ClaimRequest(id_, uuid7(), chosen.name, chosen.lease, self._worker)
+        found = self.until_written(lambda: deliveries.claim(self._database, [request]))
+        return found[0] if found else None
+
+    # --- deliveries that are claimed ----------------------------------------------------------------
+
+    def perform(self, claimed: Claimed, *, asked: float, tried: frozenset[str] = frozenset()) -> Outcome:
+        """Render, send and record one claimed delivery.
+
+        Args:
+            claimed: it.
+            asked: the monotonic time just before the claim was sent, from which its lease is counted here.
+            tried: providers that have failed for it in this run already.
+        """
+        configured = self._pools.get(claimed.provider)
+        if configured is None:
+            return self._release(claimed, "provider_gone", due=retrying.MISCONFIGURED_WAIT)
+        lease_ends = asked + configured.lease
+        try:
+            rendered = self._render(claimed)
+        except ChannelError as error:
+            return self._failed(claimed, configured, error, tried, version=None)
+        content, version = rendered
+        message = Message(
+            delivery_id=str(claimed.id),
+            idempotency_key=str(claimed.id),
+            channel=claimed.channel,
+            event_type=claimed.event_type,
+            address=claimed.address,
+            content=content,
+            tenant=claimed.tenant,
+            attempt=claimed.fence,
+            recipient_id=claimed.recipient_id,
+        )
+        if time.monotonic() + configured.timeout + SEND_MARGIN > lease_ends:
+            # Stopped, or waiting for the database, for so long that another worker may soon have this delivery.
+            return self._release(claimed, "lease_too_short")
+        deadline = Deadline(configured.timeout)
+        self._gates.enter(configured.name)
+        try:
+            with self._watchdog.watching(deadline, configured.name):
+                accepted = self._call(configured.provider(), message, deadline, unknown=claimed.unknown > 0)
+        except ChannelError as error:
+            return self._failed(claimed, configured, error, tried, version=version)
+        except Exception as error:  # noqa: BLE001 - a provider's bug must not lose the message: it may have been sent
+            logger.error("provider %s raised %s, which it should not", configured.name, type(error).__name__)
+            surprise = Uncertain("provider_bug", type(error).__name__)
+            return self._failed(claimed, configured, surprise, tried, version=version)
+        finally:
+            self._gates.leave(configured.name)
+        configured.breaker.success()
+        state = self._record(
+            Result(
+                token=claimed.token,
+                id=claimed.id,
+                fence=claimed.fence,
+                outcome="accepted",
+                state=State.SENT,
+                code=accepted.code or None,
+                provider_message_id=accepted.provider_message_id,
+                template_version=version,
+            )
+        )
+        return Outcome(claimed.id, state, configured.name, accepted.code)
+
+    def _call(self, provider: Any, message: Message, deadline: Deadline, *, unknown: bool) -> Accepted:
+        if unknown and provider.capability is Capability.QUERYABLE and isinstance(provider, Queryable):
+            found = provider.find(message, deadline)
+            if found is not None:
+                return found
+        sent: Accepted = provider.send(message, deadline)
+        return sent
+
+    def _render(self, claimed: Claimed) -> tuple[Content, str]:
+        try:
+            loaded = self._catalog.get(claimed.event_type)
+        except BrokenType:
+            raise TryLater("broken_type", "the type's folder is broken; see `notify templates check`") from None
+        if loaded is None:
+            raise TryLater("unknown_type", "the type's folder is gone")
+        try:
+            rendered = loaded.render(
+                claimed.channel,
+                claimed.payload,
+                claimed.locale,
+                recipient={"id": claimed.recipient_id, "locale": claimed.locale},
+            )
+        except RenderError as error:
+            raise Refused("render_failed", str(error)[:500]) from None
+        return rendered.content, rendered.version
+
+    # --- what did not work --------------------------------------------------------------------------
+
+    def _failed(
+        self,
+        claimed: Claimed,
+        configured: Configured,
+        error: ChannelError,
+        tried: frozenset[str],
+        *,
+        version: str | None,
+    ) -> Outcome:
+        if isinstance(error, Misconfigured):
+            configured.breaker.failure(at_once=True)
+            logger.error("provider %s is misconfigured: %s", configured.name, error.code)
+        elif isinstance(error, Unavailable):
+            configured.breaker.failure()
+        subject = Subject(
+            str(claimed.id),
+            claimed.tenant,
+            claimed.event_type,
+            claimed.channel,
+            claimed.lane,
+            claimed.provider,
+            claimed.unknown > 0,
+            claimed.sandbox,
+        )
+        verdict = retrying.decide(
+            error,
+            retrying.Situation(
+                attempts=claimed.attempts,
+                max_attempts=claimed.max_attempts,
+                unknown=claimed.unknown > 0,
+                capability=configured.capability,
+                on_doubt=claimed.on_doubt,
+                other_provider=self._gates.other_ready(subject, without=tried | {configured.name}),
+                lifetime=claimed.lifetime,
+                age=claimed.unknown_age,
+            ),
+        )
+        # A short wait is Celery's. It draws the countdown after this commit, so the row waits well past the longest.
+        short = (
+            verdict.state is State.RETRYING
+            and (verdict.delay is None or verdict.delay <= retrying.BACKOFF_MAX)
+            and self._countdowns.spend()
+        )
+        delay = verdict.delay
+        if delay is None and verdict.state is State.RETRYING and not short:
+            delay = retrying.short_wait(claimed.attempts, random.random())  # noqa: S311 - a spread
+        state = self._record(
+            Result(
+                token=claimed.token,
+                id=claimed.id,
+                fence=claimed.fence,
+                outcome=retrying.outcome_of(error),
+                state=verdict.state,
+                code=error.code[:100],
+                detail=error.detail[:500] or None,
+                reason=verdict.reason,
+                unknown=verdict.unknown,
+                counted=verdict.counted,
+                due=retrying.LOST_MESSAGE_MARGIN if short else delay,
+                not_before=delay,
+                queue=queue_for(claimed.channel, claimed.lane),
+                suppress=verdict.suppress,
+                template_version=version,
+            )
+        )
+        retry = short and state is State.RETRYING
+        return Outcome(
+            claimed.id,
+            state,
+            configured.name,
+            error.code,
+            retry=error if retry else None,
+            countdown=delay if retry else None,
+            attempts=claimed.attempts,
+            queue=queue_for(claimed.channel, claimed.lane),
+        )
+
+    def _release(self, claimed: Claimed, code: str, *, due: float | None = None) -> Outcome:
+        """Put a claimed delivery back: nothing was sent."""
+        state = self._record(
+            Result(
+                token=claimed.token,
+                id=claimed.id,
+                fence=claimed.fence,
+                outcome=RELEASED,
+                state=State.QUEUED if due is None else State.HELD,
+                code=code,
+                reason=code,
+                counted=False,
+                due=due,
+                queue=queue_for(claimed.channel, claimed.lane),
+            )
+        )
+        queue = queue_for(claimed.channel, claimed.lane)
+        return Outcome(claimed.id, state, claimed.provider, code, queue=queue, wake=state is State.QUEUED)
+
+    # --- writing ------------------------------------------------------------------------------------
+
+    def _record(self, result: Result) -> State:
+        recorded = self.until_written(lambda: deliveries.record(self._database, [result]))
+        if not recorded:  # written by a run whose answer was lost
+            return State(result.state)
+        if not recorded[0].applied:
+            logger.warning("the result of delivery %s came after its lease had ended", result.id)
+        return State(recorded[0].state)
+
+    def until_written(self, write: Callable[[], T]) -> T:
+        """Run a statement until the database has answered. It must be one that may be run again.
+
+        The thread waits here for a database that is away; the process has stopped fetching meanwhile.
+        """
+        while True:
+            try:
+                return write()
+            except DatabaseAway as error:
+                self._away(error)
+                self._stopping.wait(AWAY_RETRY_SECONDS)
+
+
+def describe(outcome: Outcome) -> str:
+    """One phrase for the task's row in Flower."""
+    match outcome.state:
+        case State.SENT:
+            return f"sent via {outcome.provider}"
+        case None:
+            return "nothing to do"
+        case State.HELD:
+            return f"held: {outcome.code}"
+        case state if state in FINAL:
+            return f"{state}: {outcome.code}"
+        case state:
+            return f"{state} after {outcome.code} from {outcome.provider}"
+
+
+__all__ = ["LEASE_MARGIN", "Deliverer", "Outcome", "describe"]

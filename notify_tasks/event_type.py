@@ -1,0 +1,43 @@
+"""What a type's folder says about sending it, as a frozen value. Pure: `rendering` reads the folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+DEFAULT_EXPIRY: Final = 3 * 24 * 3600.0
+"""Seconds after which a notification is worthless where its type does not say. Every type has an expiry."""
+
+DEFAULT_ATTEMPTS: Final = 8
+
+HOLD: Final = "hold"
+RESEND: Final = "resend"
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """The policy of an event type.
+
+    Args:
+        name: `order.shipped`, also the folder's name.
+        version: content hash of the folder, stored with each delivery.
+        channels: the channels it goes over where the call names none.
+        category: what a person switches on and off (`security`, `orders`).
+        lane: high, normal or bulk.
+        expires: seconds after acceptance (or after `at`) when it is worthless.
+        on_doubt: `resend` or `hold` for a request whose answer was lost; None takes the channel's default.
+        attempts: how many attempts may be spent; throttling spends none.
+    """
+
+    name: str
+    version: str
+    channels: tuple[str, ...]
+    category: str = "general"
+    lane: str = "normal"
+    expires: float = DEFAULT_EXPIRY
+    on_doubt: str | None = None
+    attempts: int = DEFAULT_ATTEMPTS
+
+    def on_doubt_for(self, channel: str) -> str:
+        """`resend` unless the type says otherwise; an SMS costs money and annoys, so it is held."""
+        return self.on_doubt or (HOLD if channel == "sms" else RESEND)

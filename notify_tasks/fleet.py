@@ -1,0 +1,219 @@
+"""What one worker process holds: connections, configuration, and the parts that work with them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import redis
+
+from channels.contract import DataContent, Message
+
+from notify_tasks.broker import Broker, BrokerError, Outgoing
+from notify_tasks.delivery import Deliverer
+from notify_tasks.gates import Gates
+from notify_tasks.intake import Intake
+from notify_tasks.ledger import Ledger
+from notify_tasks.notification import uuid7
+from notify_tasks.parked import Parking
+from notify_tasks.providers import Pools
+from notify_tasks.rendering import Catalog
+from notify_tasks.routing import DELIVER_TASK, MARKER_TASK, queue_for, stage_and_lane
+from notify_tasks.settings import Settings
+from notify_tasks.store import deliveries, inbox
+from notify_tasks.store.database import Database, DatabaseAway
+from notify_tasks.store.sweeps import Wake
+from notify_tasks.sweeping import Sweeper
+from notify_tasks.watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
+
+IDS_A_MESSAGE: Final = 200
+BROKER_SECONDS: Final = 5.0
+INBOX_TOPIC: Final = "notify.inbox."
+"""Redis channel prefix: `notify.inbox.<tenant>.<recipient>` is told the id of each new in-app message."""
+
+
+class InboxStore:
+    """The in-app inbox: the row, and after its commit a word to live readers, who then fetch it."""
+
+    def __init__(self, database: Database, client: redis.Redis) -> None:
+        self._database = database
+        self._redis = client
+
+    def put(self, message: Message) -> bool:
+        """Store the message once. Live readers are told at best effort: Redis forgets what nobody hears."""
+        assert isinstance(message.content, DataContent)  # noqa: S101 - the channel's provider has checked it
+        new = inbox.put(
+            self._database,
+            delivery_id=message.delivery_id,
+            tenant=message.tenant,
+            recipient_id=message.address,
+            event_type=message.event_type,
+            data=message.content.data,
+        )
+        try:
+            self._redis.publish(f"{INBOX_TOPIC}{message.tenant}.{message.address}", message.delivery_id)
+        except redis.RedisError:
+            logger.info("no live reader was told of an in-app message: Redis is away")
+        return new
+
+
+class Publisher:
+    """Publishes wake-ups and markers at best effort: what does not arrive, the sweep finds."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def wake(self, wakes: Sequence[Wake]) -> None:
+        """Publish deliveries on their queues, up to 200 ids a message."""
+        by_queue: dict[str, list[uuid.UUID]] = {}
+        for wake in wakes:
+            by_queue.setdefault(queue_for(wake.channel, wake.lane), []).append(wake.id)
+        self._publish(
+            [
+                deliver_message(queue, ids[start : start + IDS_A_MESSAGE])
+                for queue, ids in by_queue.items()
+                for start in range(0, len(ids), IDS_A_MESSAGE)
+            ]
+        )
+
+    def later(self, queue: str, id_: uuid.UUID, seconds: float) -> None:
+        """Publish one delivery with a short countdown."""
+        self._publish([deliver_message(queue, [id_], countdown=seconds)])
+
+    def mark(self, markers: Sequence[tuple[str, int]]) -> None:
+        """Publish markers."""
+        self._publish(
+            [
+                Outgoing(MARKER_TASK, [queue, n], queue, str(uuid7()), argsrepr=f"{queue} {n}")
+                for queue, n in markers
+            ]
+        )
+
+    def _publish(self, messages: list[Outgoing]) -> None:
+        if not messages:
+            return
+        try:
+            self._broker.publish(messages)
+        except BrokerError as error:
+            logger.warning("%d messages not published (%s): the sweep will", len(messages), type(error).__name__)
+
+
+def deliver_message(queue: str, ids: Sequence[uuid.UUID], *, countdown: float | None = None) -> Outgoing:
+    """A wake-up. A single delivery's id is also its Celery task id."""
+    single = len(ids) == 1
+    return Outgoing(
+        DELIVER_TASK,
+        [[str(id_) for id_ in ids]],
+        queue,
+        str(ids[0]) if single else str(uuid7()),
+        argsrepr=str(ids[0]) if single else f"{len(ids)} deliveries",
+        eta=None if countdown is None else datetime.now(UTC) + timedelta(seconds=countdown),
+    )
+
+
+@dataclass(slots=True)
+class Fleet:
+    """The parts of one process."""
+
+    settings: Settings
+    database: Database
+    catalog: Catalog
+    pools: Pools
+    ledger: Ledger
+    parking: Parking
+    publisher: Publisher
+    intake: Intake
+    deliverer: Deliverer
+    sweeper: Sweeper
+    redis: redis.Redis
+
+    def restamp(self, ids: Sequence[uuid.UUID], queue: str) -> None:
+        """Wake the rest of a message again: the rows get the marker number first."""
+        stage, lane = stage_and_lane(queue)
+        left = deliveries.restamp(self.database, ids, queue)
+        self.publisher.wake([Wake(id_, stage, lane) for id_ in left])
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.ledger.flush()
+        self.pools.close()
+        self.database.close()
+        self.redis.close()
+
+
+def worker_name() -> str:
+    """This process, as its attempts name it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def open_fleet(
+    settings: Settings,
+    *,
+    threads: int,
+    channels: tuple[str, ...],
+    away: Callable[[DatabaseAway], None],
+    give_up: Callable[[], None],
+) -> Fleet:
+    """Open what a worker process needs. No connection is made before it is used.
+
+    Args:
+        settings: of the process.
+        threads: how many tasks it runs at once.
+        channels: the channels it serves.
+        away: told when PostgreSQL is away.
+        give_up: ends the process when a provider's call cannot be ended.
+
+    Raises:
+        NotConfigured: a setting is missing or wrong.
+    """
+    database = Database(settings.need_database_url(), connections=threads + 4, name="notify-worker")
+    client: redis.Redis = redis.Redis.from_url(
+        settings.need_broker_url(), socket_timeout=BROKER_SECONDS, socket_connect_timeout=3, health_check_interval=15
+    )
+    publisher = Publisher(Broker(settings.need_broker_url(), timeout=BROKER_SECONDS))
+    catalog = Catalog(Path(settings.templates))
+    pools = Pools.read(Path(settings.config_file), inbox=InboxStore(database, client))
+    ledger = Ledger(client)
+    parking = Parking(database, client)
+    worker = worker_name()
+    gates = Gates(pools, threads=threads, channels=channels, pauses=lambda: deliveries.read_pauses(database))
+    deliverer = Deliverer(
+        database=database,
+        pools=pools,
+        catalog=catalog,
+        gates=gates,
+        watchdog=Watchdog(give_up),
+        worker=worker,
+        away=away,
+    )
+    intake = Intake(
+        database=database,
+        catalog=catalog,
+        gates=gates,
+        wake=publisher.wake,
+        unknown_type_wait=settings.unknown_type_wait,
+        worker=worker,
+        run_again=deliverer.until_written,
+    )
+    sweeper = Sweeper(
+        database=database,
+        pools=pools,
+        ledger=ledger,
+        intake=intake,
+        parking=parking,
+        wake=publisher.wake,
+        mark=publisher.mark,
+        worker=worker,
+    )
+    return Fleet(
+        settings, database, catalog, pools, ledger, parking, publisher, intake, deliverer, sweeper, client
+    )

@@ -1,0 +1,160 @@
+"""The gates before a claim: a closed one moves the due time forward, with no attempt and no sleeping thread."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from notify_tasks.providers import Configured, Pools
+from notify_tasks.routing import queue_for
+
+PAUSE_SECONDS: Final = 15.0
+PAUSES_READ_SECONDS: Final = 2.0
+NO_PROVIDER_SECONDS: Final = 15.0
+SHARE_FLOOR: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is to pass: a delivery that waits, or one that a call is about to become."""
+
+    delivery_id: str
+    tenant: str
+    event_type: str
+    channel: str
+    lane: str
+    provider: str | None = None
+    unknown: bool = False
+    sandbox: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Wait so many seconds, for this reason."""
+
+    wait: float
+    reason: str
+
+
+@dataclass(slots=True)
+class Share:
+    """How much of this process one provider uses, and how fast it gets things done."""
+
+    running: int = 0
+    per_second: float = 1.0
+    next_slot: float = 0.0
+    _last: float = field(default_factory=time.monotonic)
+
+    def done(self) -> None:
+        """A call ended: follow the rate."""
+        now = time.monotonic()
+        since, self._last = max(now - self._last, 1e-3), now
+        self.per_second += 0.1 * (1.0 / since - self.per_second)
+
+    def slot(self) -> float:
+        """Seconds until a place may be free, each caller a later one: the waiting is spread by the rate."""
+        now = time.monotonic()
+        self.next_slot = max(now + SHARE_FLOOR, self.next_slot + 1.0 / max(self.per_second, 0.2))
+        return self.next_slot - now
+
+
+class Gates:
+    """Decides whether a delivery may start now, and at which provider.
+
+    Args:
+        pools: the configuration.
+        threads: how many deliveries this process runs at once.
+        channels: the channels it serves. Where they have more than one provider, none may use more than half of the
+            threads, so that a slow one leaves room for the others.
+        pauses: reads what is paused.
+    """
+
+    def __init__(
+        self,
+        pools: Pools,
+        *,
+        threads: int,
+        channels: tuple[str, ...],
+        pauses: Callable[[], Mapping[tuple[str, str], str]],
+    ) -> None:
+        self._pools = pools
+        self._lock = threading.Lock()
+        self._shares: dict[str, Share] = {}
+        shared = len(pools.of_channels(channels)) > 1
+        self._limit = max(1, threads // 2) if shared and threads > 1 else None
+        self._read_pauses = pauses
+        self._pauses: Mapping[tuple[str, str], str] = {}
+        self._pauses_at = float("-inf")
+
+    def ask(self, subject: Subject, *, without: frozenset[str] = frozenset()) -> Configured | Closed:
+        """The provider to call now, or how long to wait.
+
+        Args:
+            subject: the delivery.
+            without: providers that have failed for it in this run already.
+        """
+        reason = self._paused(subject)
+        if reason is not None:
+            return Closed(PAUSE_SECONDS * random.uniform(0.5, 1.5), f"paused: {reason}")  # noqa: S311 - a spread
+        if subject.unknown and subject.provider is not None:
+            # An attempt's outcome is unknown: only its own provider can know the key.
+            own = self._pools.get(subject.provider)
+            candidates = [own] if own is not None else []
+        else:
+            candidates = self._pools.candidates(subject.channel, subject.delivery_id, sandbox=subject.sandbox)
+        ready = [it for it in candidates if it.name not in without and it.breaker.closed()]
+        if not ready:
+            return Closed(NO_PROVIDER_SECONDS * random.uniform(0.8, 1.2), "no_provider_ready")  # noqa: S311
+        for configured in ready:
+            if self._has_room(configured.name):
+                return configured
+        with self._lock:
+            return Closed(self._share(ready[0].name).slot(), "provider_share_full")
+
+    def other_ready(self, subject: Subject, *, without: frozenset[str]) -> bool:
+        """Whether another provider of the pool could be called at once."""
+        if subject.unknown:
+            return False
+        candidates = self._pools.candidates(subject.channel, subject.delivery_id, sandbox=subject.sandbox)
+        return any(it.name not in without and it.breaker.closed() for it in candidates)
+
+    def enter(self, provider: str) -> None:
+        """A call at this provider begins."""
+        with self._lock:
+            self._share(provider).running += 1
+
+    def leave(self, provider: str) -> None:
+        """It ended."""
+        with self._lock:
+            share = self._share(provider)
+            share.running -= 1
+            share.done()
+
+    def _share(self, name: str) -> Share:
+        return self._shares.setdefault(name, Share())
+
+    def _has_room(self, name: str) -> bool:
+        if self._limit is None:
+            return True
+        with self._lock:
+            return self._share(name).running < self._limit
+
+    def _paused(self, subject: Subject) -> str | None:
+        now = time.monotonic()
+        if now - self._pauses_at > PAUSES_READ_SECONDS:
+            self._pauses_at = now
+            self._pauses = self._read_pauses()
+        if not self._pauses:
+            return None
+        for key in (
+            ("queue", queue_for(subject.channel, subject.lane)),
+            ("type", subject.event_type),
+            ("tenant", subject.tenant),
+        ):
+            if key in self._pauses:
+                return self._pauses[key]
+        return None

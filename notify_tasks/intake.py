@@ -1,0 +1,366 @@
+"""Intake: dedupe, plan, store, wake. No Celery here.
+
+One commit stores a notification with its deliveries; what is published afterwards may be lost without harm. A call
+for one recipient over one named channel takes one hop: its delivery is accepted and claimed in the same statement.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from notify_tasks import planning
+from notify_tasks.errors import WireError
+from notify_tasks.gates import Closed, Gates, Subject
+from notify_tasks.notification import Notification, uuid7
+from notify_tasks.planning import Decision, Plan
+from notify_tasks.providers import Configured
+from notify_tasks.rendering import BrokenType, Catalog, LoadedType, PayloadInvalid
+from notify_tasks.routing import INTAKE, queue_for, stage_and_lane
+from notify_tasks.states import State
+from notify_tasks.store import accepting, intakes, parking
+from notify_tasks.store.accepting import Claim, Context, Existing, NewDelivery, NewNotification, Stored
+from notify_tasks.store.database import BadRow, Database
+from notify_tasks.store.deliveries import Claimed
+from notify_tasks.store.sweeps import Wake
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN_TYPE_LOOK_SECONDS: Final = 15.0
+CONFLICTS: Final = uuid.UUID("6b1ff1e8-46ac-4f0c-9d0a-5f0f0c1a7a55")
+"""Namespace of the ids under which refused conflicts are stored, so that a repeated one is stored once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of one call.
+
+    Args:
+        kind: `accepted`, `repeated`, `conflict`, `rejected`, `cancelled`, or `waiting` (for its type's folder).
+        claimed: the delivery that was claimed with it, for the worker to perform now.
+        asked: the monotonic time just before that claim.
+    """
+
+    notification: Notification
+    kind: str
+    detail: str | None = None
+    deliveries: int = 0
+    claimed: Claimed | None = None
+    asked: float = 0.0
+
+
+@dataclass(slots=True)
+class _Judged:
+    """One call on its way through: either an item to store, or a wait for its type."""
+
+    notification: Notification
+    item: NewNotification | None = None
+    plan: Plan | None = None
+    waits: str | None = None
+    one_hop: tuple[Configured, Decision] | None = None
+    asked: float = 0.0
+    taken: Taken | None = None
+    claim: Claim | None = field(default=None)
+
+
+class Intake:
+    """Accepts calls.
+
+    Args:
+        wake: publishes deliveries on their queues, at best effort.
+        unknown_type_wait: seconds for which a call waits for a type that is not there.
+        worker: this process's name.
+        run_again: runs a statement until the database has answered (the deliverer's).
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        catalog: Catalog,
+        gates: Gates,
+        wake: Callable[[Sequence[Wake]], None],
+        unknown_type_wait: float,
+        worker: str,
+        run_again: Callable[[Callable[[], Any]], Any],
+    ) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._gates = gates
+        self._wake = wake
+        self._unknown_type_wait = unknown_type_wait
+        self._worker = worker
+        self._run_again = run_again
+
+    # --- from a queue -------------------------------------------------------------------------------
+
+    def take(self, notification: Notification, *, queue: str) -> Taken:
+        """Accept one call that came as a message on `queue`.
+
+        Raises:
+            DatabaseAway: nothing is known to be stored; put the message back.
+            BadRow: PostgreSQL refuses the call's data; park it.
+        """
+        context = accepting.read_context(self._database, [notification])
+        judged = self._judge(notification, context, waited=0.0)
+        if judged.waits is not None:
+            intakes.keep(
+                self._database,
+                [notification.to_wire()],
+                origin="unknown_type",
+                wait=min(UNKNOWN_TYPE_LOOK_SECONDS, self._unknown_type_wait),
+            )
+            return Taken(notification, "waiting", judged.waits)
+        self._try_one_hop(judged, queue, context.now)
+        self._store([judged])
+        assert judged.taken is not None  # noqa: S101 - `_store` sets it for every item
+        return judged.taken
+
+    # --- from the table -----------------------------------------------------------------------------
+
+    def drain(self, *, limit: int = 200) -> int:
+        """Plan what the intake table keeps. Returns how many rows were taken.
+
+        Raises:
+            DatabaseAway: what was taken is due again in half a minute.
+        """
+        rows = intakes.take(self._database, limit=limit)
+        ready: list[tuple[intakes.Kept, Notification]] = []
+        for row in rows:
+            if row.tries > intakes.TAKES:
+                self._park(row, "taken_without_end", f"taken {intakes.TAKES} times without an end")
+                continue
+            try:
+                ready.append((row, Notification.from_wire(row.envelope)))
+            except WireError as error:
+                self._park(row, "unreadable", str(error))
+        if ready:
+            try:
+                self._drain(ready)
+            except BadRow:
+                for one in ready:
+                    self._drain_one(one)
+        return len(rows)
+
+    def _drain_one(self, one: tuple[intakes.Kept, Notification]) -> None:
+        try:
+            self._drain([one])
+        except BadRow as error:
+            self._park(one[0], "refused_by_database", str(error))
+
+    def _drain(self, ready: Sequence[tuple[intakes.Kept, Notification]]) -> None:
+        context = accepting.read_context(self._database, [notification for _, notification in ready])
+        done, later, judged = [], [], []
+        for row, notification in ready:
+            one = self._judge(notification, context, waited=row.waited)
+            if one.waits is not None:
+                later.append(row)
+            else:
+                judged.append(one)
+                done.append(row)
+        if judged:
+            self._store(judged)
+        intakes.done(self._database, done)
+        intakes.later(self._database, later, wait=min(UNKNOWN_TYPE_LOOK_SECONDS, self._unknown_type_wait))
+
+    def _park(self, row: intakes.Kept, reason: str, detail: str) -> None:
+        raw = json.dumps(row.envelope, ensure_ascii=False).encode()
+        parking.park(self._database, [parking.Parked("intake", reason, raw, detail, at=row.hash)])
+        intakes.done(self._database, [row])
+
+    # --- judging ------------------------------------------------------------------------------------
+
+    def _judge(self, notification: Notification, context: Context, *, waited: float) -> _Judged:
+        judged = _Judged(notification)
+        loaded = self._load(judged, waited)
+        if loaded is None:
+            return judged
+        try:
+            loaded.check_payload(notification.payload)
+        except PayloadInvalid as error:
+            return self._reject(judged, "payload_invalid", str(error))
+        missing = [name for name in notification.channels or () if name not in loaded.available]
+        if missing:
+            return self._reject(
+                judged,
+                "no_template",
+                f"type {notification.event_type} has no template for {', '.join(missing)}; "
+                f"it has {', '.join(sorted(loaded.available))}",
+            )
+        profiles, suppressed = context.of(notification)
+        plan = planning.plan(notification, loaded.policy, profiles, suppressed, context.now.astimezone(UTC))
+        if not plan.decisions:
+            first = plan.rejections[0]
+            return self._reject(judged, first.reason, first.detail, plan)
+        judged.plan = plan
+        judged.item = NewNotification(
+            id=uuid7(),
+            notification=notification,
+            plan=plan.explained(),
+            deliveries=tuple(
+                NewDelivery(uuid7(), decision, queue_for(decision.channel, decision.lane))
+                for decision in plan.decisions
+            ),
+        )
+        return judged
+
+    def _load(self, judged: _Judged, waited: float) -> LoadedType | None:
+        name = judged.notification.event_type
+        try:
+            loaded = self._catalog.get(name)
+            problem = ("unknown_event_type", f"there is no folder for {name!r} under the templates")
+        except BrokenType as error:
+            loaded, problem = None, ("broken_event_type", f"the folder of {name!r} is broken: {error}"[:500])
+        if loaded is None:
+            if waited < self._unknown_type_wait:
+                judged.waits = problem[0]
+            else:
+                self._reject(judged, *problem)
+        return loaded
+
+    @staticmethod
+    def _reject(judged: _Judged, reason: str, detail: str, plan: Plan | None = None) -> _Judged:
+        judged.item = NewNotification(
+            id=uuid7(),
+            notification=judged.notification,
+            plan=plan.explained() if plan else {},
+            state="rejected",
+            reason=reason,
+            detail=detail,
+        )
+        return judged
+
+    # --- one hop ------------------------------------------------------------------------------------
+
+    def _try_one_hop(self, judged: _Judged, queue: str, now: datetime) -> None:
+        """Claim with the acceptance, where the message is on the right queue and the gates are open."""
+        stage, lane = stage_and_lane(queue)
+        item = judged.item
+        if stage == INTAKE or item is None or len(item.deliveries) != 1:
+            return
+        delivery = item.deliveries[0]
+        decision = delivery.decision
+        if decision.state is not State.QUEUED or (decision.channel, decision.lane) != (stage, lane):
+            return
+        notification = judged.notification
+        answer = self._gates.ask(
+            Subject(
+                str(delivery.id),
+                notification.tenant,
+                notification.event_type,
+                decision.channel,
+                decision.lane,
+                sandbox=notification.sandbox,
+            )
+        )
+        if isinstance(answer, Closed):
+            due = now + timedelta(seconds=answer.wait)
+            held = replace(decision, state=State.HELD, reason=answer.reason, due_at=due)
+            judged.item = replace(item, deliveries=(replace(delivery, decision=held),))
+            return
+        judged.claim = Claim(uuid7(), answer.name, answer.lease, self._worker)
+        judged.one_hop = (answer, decision)
+        judged.item = replace(item, deliveries=(replace(delivery, claim=judged.claim),))
+
+    # --- storing ------------------------------------------------------------------------------------
+
+    def _store(self, judged: Sequence[_Judged]) -> None:
+        items = [one.item for one in judged if one.item is not None]
+        asked = time.monotonic()
+        claims = any(one.claim for one in judged)
+
+        def store() -> Stored:
+            return accepting.accept(self._database, items)
+
+        # With a claim in it the statement is run until its outcome is known: put back instead, the message would
+        # find itself accepted and claimed by nobody.
+        stored: Stored = self._run_again(store) if claims else store()
+        wakes: list[Wake] = []
+        conflicts: list[NewNotification] = []
+        for one in judged:
+            item = one.item
+            if item is None:
+                continue
+            existing = stored.existing.get(item.id)
+            if existing is None or existing.notification_id == item.id:
+                one.taken = self._accepted(one, item, stored, asked)
+                wakes += [
+                    Wake(delivery.id, delivery.decision.channel, delivery.decision.lane)
+                    for delivery in item.deliveries
+                    if stored.states.get(delivery.id, delivery.decision.state) == State.QUEUED
+                ]
+            else:
+                one.taken = self._known(one, item, existing, conflicts)
+        if conflicts:
+            accepting.accept(self._database, conflicts)
+        self._wake(wakes)
+
+    def _accepted(self, one: _Judged, item: NewNotification, stored: Stored, asked: float) -> Taken:
+        if item.state != "accepted":
+            return Taken(one.notification, "rejected", f"{item.reason}: {item.detail}")
+        claimed = None
+        delivery = item.deliveries[0] if item.deliveries else None
+        if one.claim is not None and delivery is not None and one.one_hop is not None:
+            # The state is missing where an earlier run of the same statement stored it: then it is ours as well.
+            if stored.states.get(delivery.id, State.SENDING) == State.SENDING:
+                claimed = self._claimed(one, item, delivery, one.claim)
+        return Taken(one.notification, "accepted", None, len(item.deliveries), claimed, asked)
+
+    @staticmethod
+    def _claimed(one: _Judged, item: NewNotification, delivery: NewDelivery, claim: Claim) -> Claimed:
+        notification, decision = one.notification, delivery.decision
+        return Claimed(
+            id=delivery.id,
+            token=claim.token,
+            fence=1,
+            notification_id=item.id,
+            tenant=notification.tenant,
+            message_id=notification.message_id,
+            event_type=notification.event_type,
+            recipient_id=decision.recipient_id,
+            channel=decision.channel,
+            lane=decision.lane,
+            locale=decision.locale,
+            attempts=1,
+            max_attempts=decision.max_attempts,
+            unknown=0,
+            unknown_age=0.0,
+            lifetime=(decision.expires_at - datetime.now(UTC)).total_seconds(),
+            provider=claim.provider,
+            on_doubt=decision.on_doubt,
+            sandbox=notification.sandbox,
+            address=decision.address,
+            payload=notification.payload,
+        )
+
+    @staticmethod
+    def _known(
+        one: _Judged, item: NewNotification, existing: Existing, conflicts: list[NewNotification]
+    ) -> Taken:
+        notification = one.notification
+        if existing.cancelled and existing.notification_id is None:
+            return Taken(notification, "cancelled", "cancelled before it was accepted")
+        if existing.hash == notification.hash:
+            return Taken(notification, "repeated")
+        detail = (
+            f"message id {notification.message_id} was first used with body {existing.hash}, "
+            f"and again with body {notification.hash}; use a new id for another body"
+        )
+        conflicts.append(
+            NewNotification(
+                id=uuid.uuid5(CONFLICTS, f"{notification.tenant}/{notification.message_id}/{notification.hash}"),
+                notification=notification,
+                plan={},
+                state="rejected",
+                reason="conflict",
+                detail=detail,
+                keyed=False,
+            )
+        )
+        return Taken(notification, "conflict", detail)

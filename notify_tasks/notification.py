@@ -1,0 +1,198 @@
+"""What a producer asks for, as frozen values, and its versioned wire form.
+
+The wire form (the *envelope*) is JSON. Version 1 has these keys; those that are empty are left out::
+
+    v message_id hash event_type timestamp source tenant to[] payload
+    channels[] priority at expires locale cancel_key sandbox trace
+
+Times are RFC 3339 in UTC. `hash` is the canonical hash of the call (`body_hash`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from notify_tasks.errors import WireError
+
+WIRE_VERSION: Final = 1
+MAX_PAYLOAD_BYTES: Final = 64 * 1024
+MAX_RECIPIENTS: Final = 100
+MAX_MESSAGE_ID: Final = 128
+DEFAULT_TENANT: Final = "default"
+
+
+def uuid7() -> uuid.UUID:
+    """A UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then random bits."""
+    stamp = time.time_ns() // 1_000_000
+    raw = bytearray(stamp.to_bytes(6, "big") + os.urandom(10))
+    raw[6] = 0x70 | (raw[6] & 0x0F)
+    raw[8] = 0x80 | (raw[8] & 0x3F)
+    return uuid.UUID(bytes=bytes(raw))
+
+
+def canonical(value: object) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, UTF-8. Two equal calls give the same bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def body_hash(body: Mapping[str, Any]) -> str:
+    """The hash that tells a repetition from a conflict: 32 hexadecimal digits.
+
+    Args:
+        body: the call without message id, timestamp and trace. A relative time (`countdown=10`) is hashed as it
+            was written, so that the repetition of a call is the same call.
+    """
+    return hashlib.sha256(canonical(body)).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientRef:
+    """One entry of `to`: a known id, bare addresses, or an id with addresses to store."""
+
+    id: str | None = None
+    addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Address by channel, as given in the call."""
+    locale: str | None = None
+    timezone: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        wire: dict[str, Any] = dict(self.addresses)
+        for key in ("id", "locale", "timezone"):
+            if (value := getattr(self, key)) is not None:
+                wire[key] = value
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> RecipientRef:
+        rest = dict(wire)
+        return cls(
+            id=rest.pop("id", None),
+            locale=rest.pop("locale", None),
+            timezone=rest.pop("timezone", None),
+            addresses=rest,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One accepted call. Values only; nothing here knows brokers or databases."""
+
+    message_id: str
+    event_type: str
+    timestamp: datetime
+    to: tuple[RecipientRef, ...] = field(repr=False)
+    payload: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    hash: str = ""
+    tenant: str = DEFAULT_TENANT
+    source: str | None = None
+    channels: tuple[str, ...] | None = None
+    priority: str | None = None
+    at: datetime | None = None
+    expires: datetime | None = None
+    locale: str | None = None
+    cancel_key: str | None = None
+    sandbox: bool = False
+    trace: Mapping[str, str] | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The envelope, version 1."""
+        wire: dict[str, Any] = {
+            "v": WIRE_VERSION,
+            "message_id": self.message_id,
+            "hash": self.hash,
+            "event_type": self.event_type,
+            "timestamp": self.timestamp.isoformat(),
+            "tenant": self.tenant,
+            "to": [ref.to_wire() for ref in self.to],
+            "payload": dict(self.payload),
+        }
+        for key in ("source", "priority", "locale", "cancel_key"):
+            if (value := getattr(self, key)) is not None:
+                wire[key] = value
+        if self.channels is not None:
+            wire["channels"] = list(self.channels)
+        for key in ("at", "expires"):
+            if (moment := getattr(self, key)) is not None:
+                wire[key] = moment.isoformat()
+        if self.sandbox:
+            wire["sandbox"] = True
+        if self.trace:
+            wire["trace"] = dict(self.trace)
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: object) -> Notification:
+        """Read an envelope.
+
+        Raises:
+            WireError: it is not one, or of a version this code does not know. The text never shows its content.
+        """
+        if not isinstance(wire, dict):
+            raise WireError(f"the envelope is a {type(wire).__name__}, not an object")
+        version = wire.get("v")
+        if version != WIRE_VERSION:
+            raise WireError(f"the envelope has version {version!r}; this worker reads version {WIRE_VERSION}")
+        try:
+            to = wire["to"]
+            if not isinstance(to, list) or not to:
+                raise WireError("the envelope's 'to' is not a list of recipients")
+            channels = wire.get("channels")
+            return cls(
+                message_id=_text(wire, "message_id", MAX_MESSAGE_ID),
+                hash=_text(wire, "hash", 64),
+                event_type=_text(wire, "event_type", 200),
+                timestamp=_moment(wire["timestamp"]),
+                tenant=_text(wire, "tenant", 200),
+                to=tuple(_recipient(entry) for entry in to),
+                payload=_object(wire, "payload"),
+                source=wire.get("source"),
+                channels=None if channels is None else tuple(str(name) for name in channels),
+                priority=wire.get("priority"),
+                at=None if wire.get("at") is None else _moment(wire["at"]),
+                expires=None if wire.get("expires") is None else _moment(wire["expires"]),
+                locale=wire.get("locale"),
+                cancel_key=wire.get("cancel_key"),
+                sandbox=bool(wire.get("sandbox", False)),
+                trace=wire.get("trace"),
+            )
+        except KeyError as error:
+            raise WireError(f"the envelope has no {error.args[0]!r}") from None
+        except (TypeError, ValueError) as error:
+            raise WireError(f"the envelope has a value of the wrong form ({type(error).__name__})") from None
+
+
+def _text(wire: Mapping[str, Any], key: str, longest: int) -> str:
+    value = wire[key]
+    if not isinstance(value, str) or not value or len(value) > longest:
+        raise WireError(f"the envelope's {key!r} is not a text of 1 to {longest} characters")
+    return value
+
+
+def _object(wire: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = wire.get(key, {})
+    if not isinstance(value, dict):
+        raise WireError(f"the envelope's {key!r} is not an object")
+    return value
+
+
+def _recipient(entry: object) -> RecipientRef:
+    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+        raise WireError("a recipient of the envelope is not an object of texts")
+    return RecipientRef.from_wire(entry)
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise WireError("a time of the envelope is not a text")
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        raise WireError("a time of the envelope has no zone")
+    return moment.astimezone(UTC)

@@ -1,0 +1,201 @@
+"""The pure decision: what a notification becomes for each recipient and channel, and why.
+
+`plan` does no I/O and takes `now` as an argument: the same inputs give the same plan at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from notify_tasks.event_type import EventType
+from notify_tasks.notification import Notification, RecipientRef
+from notify_tasks.states import State
+
+INAPP: Final = "inapp"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A recipient as stored: addresses by channel, locale, zone."""
+
+    id: str
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    locale: str | None = None
+    timezone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happens to one notification for one address over one channel.
+
+    `state` is where its delivery begins: `queued` (send now), `held` (until `due_at`), or a final state with the
+    reason why nothing is sent.
+    """
+
+    recipient: int
+    """Which entry of `to`."""
+    recipient_id: str | None
+    channel: str
+    address: str = field(repr=False)
+    locale: str | None
+    lane: str
+    state: State
+    reason: str | None
+    due_at: datetime | None
+    expires_at: datetime
+    on_doubt: str
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A channel that one recipient does not get, and why. There is no address and so no delivery."""
+
+    recipient: int
+    channel: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A recipient to whom nothing can go."""
+
+    recipient: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every decision about one notification."""
+
+    decisions: tuple[Decision, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+
+    def explained(self) -> dict[str, Any]:
+        """The plan as it is stored with the notification: reasons, without addresses."""
+        return {
+            "decisions": [
+                {
+                    "to": decision.recipient,
+                    "channel": decision.channel,
+                    "lane": decision.lane,
+                    "state": decision.state,
+                    **({"reason": decision.reason} if decision.reason else {}),
+                    **({"due_at": decision.due_at.isoformat()} if decision.due_at else {}),
+                    "expires_at": decision.expires_at.isoformat(),
+                }
+                for decision in self.decisions
+            ],
+            "dropped": [
+                {"to": drop.recipient, "channel": drop.channel, "reason": drop.reason} for drop in self.dropped
+            ],
+            "rejected": [
+                {"to": no.recipient, "reason": no.reason, "detail": no.detail} for no in self.rejections
+            ],
+        }
+
+
+def plan(
+    notification: Notification,
+    event_type: EventType,
+    profiles: Mapping[str, Profile],
+    suppressed: AbstractSet[tuple[str, str]],
+    now: datetime,
+) -> Plan:
+    """Decide.
+
+    Args:
+        notification: the call.
+        event_type: its type's policy.
+        profiles: the known recipients among `to`, by id.
+        suppressed: pairs of channel and address that must not be written to.
+        now: the instant of the decision, in UTC.
+    """
+    decisions: list[Decision] = []
+    dropped: list[Dropped] = []
+    rejections: list[Rejection] = []
+    channels = notification.channels or event_type.channels
+    for index, ref in enumerate(notification.to):
+        profile = profiles.get(ref.id) if ref.id is not None else None
+        if profile is None and ref.id is not None and not ref.addresses:
+            rejections.append(
+                Rejection(index, "unknown_recipient", "no recipient has this id; add it, or give an address in the call")
+            )
+            continue
+        found = False
+        for channel in channels:
+            addresses = _addresses(channel, ref, profile)
+            if not addresses:
+                dropped.append(Dropped(index, channel, "no_address"))
+            for address in addresses:
+                found = True
+                decisions.append(
+                    _decide(notification, event_type, (index, ref, profile), (channel, address), suppressed, now)
+                )
+        if not found:
+            rejections.append(
+                Rejection(index, "no_address", f"the recipient has no address for {', '.join(channels)}")
+            )
+    return Plan(tuple(decisions), tuple(dropped), tuple(rejections))
+
+
+def _addresses(channel: str, ref: RecipientRef, profile: Profile | None) -> tuple[str, ...]:
+    """An address of the call goes before the stored ones. The in-app inbox belongs to the id itself."""
+    if channel == INAPP:
+        return (ref.id,) if ref.id is not None else ()
+    if channel in ref.addresses:
+        return (ref.addresses[channel],)
+    return profile.addresses.get(channel, ()) if profile is not None else ()
+
+
+def _decide(
+    notification: Notification,
+    event_type: EventType,
+    who: tuple[int, RecipientRef, Profile | None],
+    target: tuple[str, str],
+    suppressed: AbstractSet[tuple[str, str]],
+    now: datetime,
+) -> Decision:
+    index, ref, profile = who
+    channel, address = target
+    expires_at = expiry(notification, event_type, now)
+    state, reason, due_at = State.QUEUED, None, None
+    if target in suppressed:
+        state, reason = State.SUPPRESSED, "address_suppressed"
+    elif expires_at <= now:
+        state, reason = State.EXPIRED, "expired_before_planning"
+    elif notification.at is not None and notification.at > now:
+        state, reason, due_at = State.HELD, "scheduled", notification.at
+    return Decision(
+        recipient=index,
+        recipient_id=ref.id,
+        channel=channel,
+        address=address,
+        locale=notification.locale or ref.locale or (profile.locale if profile else None),
+        lane=notification.priority or event_type.lane,
+        state=state,
+        reason=reason,
+        due_at=due_at,
+        expires_at=expires_at,
+        on_doubt=event_type.on_doubt_for(channel),
+        max_attempts=event_type.attempts,
+    )
+
+
+def expiry(notification: Notification, event_type: EventType, now: datetime) -> datetime:
+    """When the notification is worthless.
+
+    It counts from the producer's timestamp, so that an outage before intake counts too, but never from the
+    future: a producer's clock that is ahead gains nothing.
+    """
+    if notification.expires is not None:
+        return notification.expires
+    start = min(notification.timestamp, now)
+    if notification.at is not None:
+        start = max(start, notification.at)
+    return start + timedelta(seconds=event_type.expires)

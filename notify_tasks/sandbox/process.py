@@ -1,0 +1,133 @@
+"""A sandbox as a child process: how tests and the demo start one, steer it and read its log."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from notify_tasks.sandbox.log import LoggedRequest, read_log
+from notify_tasks.sandbox.ready import Ready
+
+_START_SECONDS: Final = 30.0
+_STOP_SECONDS: Final = 10.0
+_OUTPUT_NAME: Final = "sandbox.log"
+
+
+class Sandbox:
+    """A running sandbox.
+
+    Args:
+        ready: what it said when it was ready.
+        process: the child.
+    """
+
+    def __init__(self, ready: Ready, process: subprocess.Popen[bytes]) -> None:
+        self.ready = ready
+        self.smtp_url = ready.smtp_url
+        self.http_url = ready.http_url
+        self.ca_file = Path(ready.ca_file)
+        self.log_path = Path(ready.log_path)
+        self.pid = ready.pid
+        self._process = process
+
+    def set_mode(self, target: str, mode: str, **values: float | str) -> None:
+        """Tell a target how to behave, until it is told otherwise.
+
+        Args:
+            target: `smtp` or a channel.
+            mode: one of `modes.HTTP_MODES` or `modes.SMTP_MODES`, or a status.
+            values: `rate`, `times`, `delay`, `retry_after`, `on`: see `notify_tasks.sandbox.modes`.
+
+        Raises:
+            ValueError: there is no such target, mode or value; the text tells the right ones.
+        """
+        self._control("PUT", f"/{target}", {"mode": mode, **values})
+
+    def modes(self) -> dict[str, dict[str, Any]]:
+        """Every target's mode."""
+        return self._control("GET")
+
+    def clear_modes(self, target: str | None = None) -> None:
+        """Make one target well again, or all."""
+        self._control("DELETE", "" if target is None else f"/{target}")
+
+    def requests(self) -> list[LoggedRequest]:
+        """The log so far. It can be read after the end, too."""
+        return read_log(self.log_path)
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it in an orderly way. Harmless when it has ended."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def _control(self, method: str, path: str = "", body: object = None) -> dict[str, dict[str, Any]]:
+        connection = http.client.HTTPConnection(urlsplit(self.ready.control_url).netloc, timeout=10)
+        try:
+            connection.request(method, f"/control/modes{path}", body=json.dumps(body))
+            response = connection.getresponse()
+            answer: dict[str, Any] = json.loads(response.read())
+        finally:
+            connection.close()
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return answer
+
+
+def start_sandbox(directory: Path, **options: str | int) -> Sandbox:
+    """Start a sandbox and wait until it is ready. It ends when this process does, however this one ends.
+
+    Args:
+        directory: takes its log, certificates and output; created if missing.
+        options: `host`, `smtp_port`, `http_port`, `control_port`, `seed`: see `SandboxServer`.
+
+    Raises:
+        RuntimeError: it did not start; the text has what it wrote.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "notify_tasks.sandbox", "--directory", str(directory)]
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    output = directory / _OUTPUT_NAME
+    with output.open("ab") as errors:
+        # A session of its own: Ctrl-C in the starter's terminal must not end it before the starter says so.
+        process = subprocess.Popen(  # noqa: S603 - our own module, and options that are numbers or a host
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+        )
+    assert process.stdout is not None
+    with process.stdout:
+        waiting, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
+        line = process.stdout.readline() if waiting else b""
+    if not line:
+        process.kill()
+        process.communicate()
+        raise RuntimeError(
+            f"the sandbox did not start: {output.read_text()[-2000:].strip() or 'it said nothing'}"
+        )
+    return Sandbox(Ready(**json.loads(line)), process)
+
+
+@contextmanager
+def sandbox_process(directory: Path, **options: str | int) -> Iterator[Sandbox]:
+    """`start_sandbox` for a `with` block: stopped at its end."""
+    sandbox = start_sandbox(directory, **options)
+    try:
+        yield sandbox
+    finally:
+        sandbox.stop()

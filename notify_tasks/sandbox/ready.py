@@ -1,0 +1,28 @@
+"""What a sandbox says when it is ready."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where a started sandbox listens, and its files: the line that it prints when it is ready."""
+
+    pid: int
+    host: str
+    smtp_port: int
+    http_port: int
+    control_port: int
+    smtp_url: str
+    http_url: str
+    control_url: str
+    smtp_user: str
+    smtp_password: str
+    ca_file: str
+    log_path: str
+    seed: int
+
+    def line(self) -> str:
+        return json.dumps(asdict(self))

@@ -1,0 +1,173 @@
+"""The sandbox's sockets, certificates and lifetime."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import ssl
+from pathlib import Path
+from typing import Any, Final
+
+import trustme
+
+from notify_tasks.routing import CHANNELS
+from notify_tasks.sandbox.log import Effects
+from notify_tasks.sandbox.modes import SMTP, Modes
+from notify_tasks.sandbox.ready import Ready
+from notify_tasks.sandbox.wire_http import MAX_HEAD, HttpEnd
+from notify_tasks.sandbox.wire_smtp import PASSWORD, USER, SmtpEnd
+
+LOG_NAME: Final = "requests.jsonl"
+CA_NAME: Final = "ca.pem"
+_LEAF_NAME: Final = "server.pem"
+_BACKLOG: Final = 512
+
+
+class _Port:
+    """A port that can refuse connections and come back: it stays bound, so nobody else gets it meanwhile."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._family: socket.AddressFamily
+        self._address: tuple[Any, ...]
+        self._family, *_, self._address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        self._bound = self._bind()
+        self._address = self._bound.getsockname()
+        self.number: int = self._address[1]
+
+    def _bind(self) -> socket.socket:
+        bound = socket.socket(self._family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(self._address)
+        return bound
+
+    def take(self) -> socket.socket:
+        """The socket to listen on. Whoever takes it closes it."""
+        return self._bound
+
+    def refuse(self) -> None:
+        """Hold the port without listening, once its listener is closed."""
+        self._bound = self._bind()
+
+    def close(self) -> None:
+        self._bound.close()
+
+
+class SandboxServer:
+    """The far end of the wire: SMTP, HTTP and control, on one event loop.
+
+    Args:
+        directory: takes the log and the certificates; created if missing. A second start goes on with both.
+        host: the address to listen on.
+        smtp_port: 0 for a free one, as the next two.
+        http_port: the sandbox providers' far end; it answers control requests as well.
+        control_port: control only; it listens on when the mode `refuse` closes the HTTP port.
+        seed: of the draws for modes with a rate; drawn itself if None.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        host: str = "127.0.0.1",
+        smtp_port: int = 0,
+        http_port: int = 0,
+        control_port: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        self._directory = directory
+        self._host = host
+        self._wanted = (smtp_port, http_port, control_port)
+        self._seed = secrets.randbits(32) if seed is None else seed
+        self._servers: dict[str, asyncio.Server] = {}
+        self._ports: dict[str, _Port] = {}
+
+    async def start(self, pid: int) -> Ready:
+        """Open the ports.
+
+        Args:
+            pid: the process id to tell.
+
+        Raises:
+            BlockingIOError: another sandbox uses the directory.
+            OSError: a port is taken, or the directory cannot be written.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._effects = Effects(self._directory / LOG_NAME)
+        self._modes = Modes(self._seed)
+        context, wrong = self._certificates()
+        self._http = HttpEnd(self._effects, self._modes, self._apply)
+        self._smtp = SmtpEnd(self._effects, self._modes, context, wrong)
+        for name, wanted in zip(("smtp", "http", "control"), self._wanted, strict=True):
+            self._ports[name] = _Port(self._host, wanted)
+        for name in self._ports:
+            await self._listen(name)
+        smtp, http, control = (self._ports[name].number for name in ("smtp", "http", "control"))
+        shown = f"[{self._host}]" if ":" in self._host else self._host
+        return Ready(
+            pid=pid,
+            host=self._host,
+            smtp_port=smtp,
+            http_port=http,
+            control_port=control,
+            smtp_url=f"smtp://{USER}:{PASSWORD}@{shown}:{smtp}",
+            http_url=f"http://{shown}:{http}",
+            control_url=f"http://{shown}:{control}",
+            smtp_user=USER,
+            smtp_password=PASSWORD,
+            ca_file=str(self._directory / CA_NAME),
+            log_path=str(self._directory / LOG_NAME),
+            seed=self._seed,
+        )
+
+    async def stop(self) -> None:
+        """Close the ports and the open connections."""
+        for server in self._servers.values():
+            server.close()
+        self._smtp.drop()
+        self._http.drop(control=True)
+        for port in self._ports.values():
+            port.close()
+        self._effects.close()
+
+    async def _listen(self, name: str) -> None:
+        sock = self._ports[name].take()
+        if name == "smtp":
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(self._smtp.connection, sock=sock, backlog=_BACKLOG)
+        else:
+            server = await asyncio.start_server(self._http.serve, sock=sock, backlog=_BACKLOG, limit=MAX_HEAD)
+        self._servers[name] = server
+
+    async def _apply(self) -> None:
+        """Close or open the ports as the modes say."""
+        for name, refuses in (("smtp", self._modes.refuses(SMTP)), ("http", self._modes.refuses(*CHANNELS))):
+            listening = name in self._servers
+            if refuses and listening:
+                self._servers.pop(name).close()
+                self._ports[name].refuse()
+                if name == "smtp":
+                    self._smtp.drop()
+                else:
+                    self._http.drop(control=False)
+            elif not refuses and not listening:
+                await self._listen(name)
+
+    def _certificates(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        """The TLS contexts: the right one, signed by ca.pem, and one of an authority that nobody trusts.
+
+        The files are kept, so that a client's trust outlives a restart.
+        """
+        names = dict.fromkeys(("localhost", "127.0.0.1", "::1", "sandbox", self._host))
+        leaf = self._directory / _LEAF_NAME
+        if not (leaf.exists() and (self._directory / CA_NAME).exists()):
+            authority = trustme.CA(organization_name="notify-tasks sandbox")
+            issued = authority.issue_cert(*names)
+            leaf.touch(mode=0o600)
+            leaf.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+            authority.cert_pem.write_to_path(self._directory / CA_NAME)
+        right = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        right.load_cert_chain(leaf)
+        wrong = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        trustme.CA().issue_cert(*names).configure_cert(wrong)
+        return right, wrong

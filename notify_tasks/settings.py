@@ -1,0 +1,293 @@
+"""The settings, read once from the environment: one frozen value.
+
+Each setting has an environment variable, `NOTIFY_BROKER_URL` for `broker_url`. For a secret from a file there
+is the same name with `_FILE` at its end: `NOTIFY_BROKER_URL_FILE=/run/secrets/broker-url`. A program may set
+them itself with `configure`, which wins over the environment.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, TypedDict, Unpack
+
+from notify_tasks.errors import NotConfigured
+
+REDIS: Final = "redis"
+POSTGRES: Final = "postgres"
+
+BROKER_EXAMPLE: Final = "redis://user:password@redis.internal:6379/0"
+DATABASE_EXAMPLE: Final = "postgresql://user:password@db.internal/notify"
+
+_PREFIX: Final = "NOTIFY_"
+_FILE: Final = "_FILE"
+_LONGEST_CALL: Final = 60.0
+_SECRET_WORDS: Final = re.compile(r"(?i)(\w*(?:password|secret|token)\w*\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Settings:
+    """What a producer and a worker are told. The repr hides passwords.
+
+    Args:
+        broker_url: `redis://`, `rediss://` or `unix://`. For a path: `unix:///run/redis.sock?db=0`.
+        database_url: `postgresql://` or a libpq connection string.
+        intake: where a call is kept before it has returned: `redis` or `postgres`.
+        call_timeout: seconds until a call has returned or raised, whatever its server does.
+        templates: the folder of the event types.
+        config_file: providers and pools.
+        unknown_type_wait: seconds that a notification of an unknown type waits for its type.
+        intake_notify: False leaves out the `NOTIFY` after an intake row, which forbids PREPARE TRANSACTION;
+            such a row is found within two seconds.
+        env: `dev`, `test`, `prod`: the overlay of `config_file`; None for no overlay.
+    """
+
+    broker_url: str | None = None
+    database_url: str | None = None
+    intake: str = REDIS
+    call_timeout: float = 2.0
+    templates: str = "templates"
+    config_file: str = "notify.toml"
+    unknown_type_wait: float = 900.0
+    intake_notify: bool = True
+    env: str | None = None
+
+    def __repr__(self) -> str:
+        shown = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in ("broker_url", "database_url"):
+            shown[name] = None if shown[name] is None else without_secrets(shown[name])
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def need_broker_url(self) -> str:
+        """The broker's URL, which must be set.
+
+        Raises:
+            NotConfigured: it is not.
+        """
+        if self.broker_url is None:
+            raise NotConfigured(_unset("broker_url", "no broker is set", BROKER_EXAMPLE))
+        return self.broker_url
+
+    def need_database_url(self) -> str:
+        """The database's URL, which must be set.
+
+        Raises:
+            NotConfigured: it is not.
+        """
+        if self.database_url is None:
+            raise NotConfigured(_unset("database_url", "no database is set", DATABASE_EXAMPLE))
+        return self.database_url
+
+
+class Fields(TypedDict, total=False):
+    """What `configure` takes: the fields of `Settings`."""
+
+    broker_url: str | None
+    database_url: str | None
+    intake: str
+    call_timeout: float
+    templates: str
+    config_file: str
+    unknown_type_wait: float
+    intake_notify: bool
+    env: str | None
+
+
+def get() -> Settings:
+    """The settings in force. The first call reads the environment.
+
+    Raises:
+        NotConfigured: a variable has a wrong value: which one, what is wrong, and what to write.
+    """
+    global _current  # noqa: PLW0603 - read once, by whoever asks first
+    current = _current
+    if current is None:
+        with _lock:
+            current = _current = _current or read(os.environ)
+    return current
+
+
+def configure(**changes: Unpack[Fields]) -> Settings:
+    """Set settings from the program; what is not named keeps its value.
+
+    Args:
+        **changes: fields of `Settings`.
+
+    Raises:
+        NotConfigured: an unknown setting or a wrong value.
+    """
+    global _current  # noqa: PLW0603 - as in `get`
+    given: dict[str, Any] = dict(changes)
+    checked: dict[str, Any] = {name: _checked(name, value, label=name) for name, value in given.items()}
+    before = get()
+    with _lock:
+        _current = replace(_current or before, **checked)
+        return _current
+
+
+def reset() -> None:
+    """Forget everything, so that the next `get` reads the environment again. For tests."""
+    global _current  # noqa: PLW0603 - as in `get`
+    _current = None
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """Settings from variables.
+
+    Raises:
+        NotConfigured: as `get`.
+    """
+    found: dict[str, Any] = {}
+    for name in _CHECKS:
+        variable = _variable(name)
+        text = _value(environment, variable)
+        if text is not None:
+            found[name] = _checked(name, text, label=variable)
+    return Settings(**found)
+
+
+def without_secrets(url: str) -> str:
+    """The URL or connection string with `***` for each password, fit to be shown."""
+    scheme, separator, rest = url.partition("://")
+    credentials, at, host = rest.rpartition("@")
+    if ":" in credentials:
+        credentials = credentials.partition(":")[0] + ":***"
+    shown = scheme + separator + credentials + at + host
+    return _SECRET_WORDS.sub(r"\1***", shown)
+
+
+# --- checks -----------------------------------------------------------------------------------------
+
+
+class _Wrong(ValueError):
+    """`problem. remedy`."""
+
+
+def _optional_text(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _Wrong("not a text. Write a text that is not empty")
+    return value.strip()
+
+
+def _broker_url(value: object) -> str | None:
+    url = _optional_text(value)
+    if url is not None and not url.startswith(("redis://", "rediss://", "unix://", "redis+socket://")):
+        scheme = url.partition("://")[0] if "://" in url else ""
+        shown = f"the scheme {scheme!r}" if scheme.isalnum() else "no scheme"
+        raise _Wrong(f"{shown} is not supported. Use redis://, rediss:// or unix://, as in {BROKER_EXAMPLE}")
+    return url
+
+
+def _path(value: object) -> str:
+    return _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def _intake(value: object) -> str:
+    if value not in (REDIS, POSTGRES):
+        raise _Wrong(f"{_shown(value)} is neither. Write redis or postgres")
+    return str(value)
+
+
+def _seconds(value: object) -> float:
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) and value is not True else math.nan
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds < 0:
+        raise _Wrong(f"{_shown(value)} is not a number of seconds. Write a number such as 2.5")
+    return seconds
+
+
+def _call_timeout(value: object) -> float:
+    seconds = _seconds(value)
+    if not 0 < seconds <= _LONGEST_CALL:
+        most = f"{_LONGEST_CALL:.0f} seconds"
+        raise _Wrong(f"{_shown(value)} is out of range. Write more than 0 and at most {most}")
+    return seconds
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = value.lower() if isinstance(value, str) else ""
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off"}:
+        return False
+    raise _Wrong(f"{_shown(value)} is neither. Write true or false")
+
+
+def _env(value: object) -> str | None:
+    env = _optional_text(value)
+    if env is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", env):
+        raise _Wrong(f"{_shown(env)} is not one plain word. Write dev, test, prod or the like")
+    return env
+
+
+_CHECKS: Final[dict[str, Callable[[object], object]]] = {
+    "broker_url": _broker_url,
+    "database_url": _optional_text,
+    "intake": _intake,
+    "call_timeout": _call_timeout,
+    "templates": _path,
+    "config_file": _path,
+    "unknown_type_wait": _seconds,
+    "intake_notify": _switch,
+    "env": _env,
+}
+
+_current: Settings | None = None
+_lock: Final = threading.Lock()
+
+
+def _checked(name: str, value: object, *, label: str) -> object:
+    check = _CHECKS.get(name)
+    if check is None:
+        near = get_close_matches(name, _CHECKS, n=1, cutoff=0.5)
+        remedy = f"Did you mean {near[0]}?" if near else f"There are {', '.join(_CHECKS)}."
+        raise NotConfigured(f"{name}: there is no such setting. {remedy}")
+    try:
+        return check(value)
+    except _Wrong as wrong:
+        raise NotConfigured(f"{label}: {wrong}") from None
+
+
+def _variable(name: str) -> str:
+    return _PREFIX + {"config_file": "CONFIG"}.get(name, name.upper())
+
+
+def _value(environment: Mapping[str, str], variable: str) -> str | None:
+    """An empty variable counts as unset: that is what `NAME=` in a compose file means."""
+    text, file = environment.get(variable) or None, environment.get(variable + _FILE) or None
+    if file is None:
+        return text
+    if text is not None:
+        raise NotConfigured(f"{variable}: {variable}{_FILE} is set as well. Keep one of them")
+    try:
+        return Path(file).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotConfigured(
+            f"{variable}{_FILE}: the file {file!r} cannot be read ({type(error).__name__}). "
+            "Name a text file that this process may read"
+        ) from None
+
+
+def _unset(name: str, problem: str, example: str) -> str:
+    return (
+        f"{_variable(name)}: {problem}. Set it in the environment ({_variable(name)}={example}) "
+        f"or in the program (notify_tasks.configure({name}={example!r}))"
+    )
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, str | int | float | bool | None) else f"a {type(value).__name__}"

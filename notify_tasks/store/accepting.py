@@ -1,0 +1,374 @@
+"""Accepting: what planning needs to know, and the one commit that stores a plan.
+
+Accepting a message id that is known changes nothing; whoever calls gets told what is there.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from notify_tasks.notification import Notification
+from notify_tasks.planning import Decision, Profile
+from notify_tasks.store.database import Connection, Database, jsonb
+
+_CONTEXT = """
+WITH input AS (SELECT %s::jsonb AS j),
+person AS (SELECT x.* FROM input, jsonb_to_recordset(j->'people') AS x(tenant text, id text)),
+bare AS (SELECT x.* FROM input, jsonb_to_recordset(j->'addresses') AS x(tenant text, channel text, address text))
+SELECT 'person' AS kind, r.tenant, r.id, r.locale, r.timezone, c.channel, c.address,
+       s.address IS NOT NULL AS suppressed, now() AS now
+  FROM person
+  JOIN notify.recipient r USING (tenant, id)
+  LEFT JOIN notify.contact_point c ON c.tenant = r.tenant AND c.recipient_id = r.id
+  LEFT JOIN notify.suppression s ON s.tenant = c.tenant AND s.channel = c.channel AND s.address = c.address
+UNION ALL
+SELECT 'address', s.tenant, NULL, NULL, NULL, s.channel, s.address, true, now()
+  FROM bare JOIN notify.suppression s USING (tenant, channel, address)
+UNION ALL
+SELECT 'now', NULL, NULL, NULL, NULL, NULL, NULL, false, now()
+"""
+
+
+@dataclass(slots=True)
+class Context:
+    """What planning needs to know, as of `now` (the database's)."""
+
+    now: datetime
+    profiles: dict[tuple[str, str], Profile] = field(default_factory=dict)
+    suppressed: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+
+    def of(self, notification: Notification) -> tuple[dict[str, Profile], set[tuple[str, str]]]:
+        """Profiles by id and suppressed pairs of one notification's tenant."""
+        tenant = notification.tenant
+        known = {
+            ref.id: self.profiles[tenant, ref.id]
+            for ref in notification.to
+            if ref.id is not None and (tenant, ref.id) in self.profiles
+        }
+        return known, self.suppressed.get(tenant, set())
+
+
+def read_context(database: Database, notifications: Iterable[Notification]) -> Context:
+    """Recipients, their addresses, and which addresses are suppressed, in one statement."""
+    people, addresses = set(), set()
+    for notification in notifications:
+        for ref in notification.to:
+            if ref.id is not None:
+                people.add((notification.tenant, ref.id))
+            for channel, address in ref.addresses.items():
+                addresses.add((notification.tenant, channel, address))
+    rows = database.rows(
+        _CONTEXT,
+        (
+            jsonb(
+                {
+                    "people": [{"tenant": tenant, "id": id_} for tenant, id_ in people],
+                    "addresses": [
+                        {"tenant": tenant, "channel": channel, "address": address}
+                        for tenant, channel, address in addresses
+                    ],
+                }
+            ),
+        ),
+    )
+    context = Context(now=rows[-1]["now"])
+    found: dict[tuple[str, str], tuple[str | None, str | None, dict[str, tuple[str, ...]]]] = {}
+    for row in rows:
+        if row["kind"] == "now":
+            continue
+        if row["suppressed"]:
+            context.suppressed.setdefault(row["tenant"], set()).add((row["channel"], row["address"]))
+        if row["kind"] == "person":
+            _, _, by_channel = found.setdefault(
+                (row["tenant"], row["id"]), (row["locale"], row["timezone"], {})
+            )
+            if row["channel"] is not None:
+                by_channel[row["channel"]] = (*by_channel.get(row["channel"], ()), row["address"])
+    for (tenant, id_), (locale, timezone, by_channel) in found.items():
+        context.profiles[tenant, id_] = Profile(id_, by_channel, locale, timezone)
+    return context
+
+
+# --- the one commit ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What makes an accepted delivery start in the same commit."""
+
+    token: uuid.UUID
+    provider: str
+    lease: float
+    """Seconds."""
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """A delivery to store. With a claim it begins as `sending`."""
+
+    id: uuid.UUID
+    decision: Decision
+    queue: str
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewNotification:
+    """A notification to store, with its deliveries.
+
+    Args:
+        keyed: False stores it beside the notification that already has the message id: a refused conflict.
+    """
+
+    id: uuid.UUID
+    notification: Notification
+    plan: dict[str, Any]
+    deliveries: tuple[NewDelivery, ...] = ()
+    state: str = "accepted"
+    reason: str | None = None
+    detail: str | None = None
+    keyed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """What is stored under a message id already."""
+
+    hash: str | None
+    notification_id: uuid.UUID | None
+    cancelled: bool
+
+
+@dataclass(slots=True)
+class Stored:
+    """What the commit did.
+
+    Args:
+        new: ids of the notifications that were stored now.
+        existing: for the others, by their id, what was there.
+        states: the state in which each new delivery was stored.
+    """
+
+    new: set[uuid.UUID] = field(default_factory=set)
+    existing: dict[uuid.UUID, Existing] = field(default_factory=dict)
+    states: dict[uuid.UUID, str] = field(default_factory=dict)
+
+
+_ACCEPT = """
+WITH input AS MATERIALIZED (SELECT %s::jsonb AS j),
+n AS MATERIALIZED (
+    SELECT x.* FROM input, jsonb_to_recordset(j->'n') AS x(
+        id uuid, tenant text, message_id text, hash text, event_type text, source text, occurred_at timestamptz,
+        payload jsonb, plan jsonb, state text, reason text, detail text, cancel_key text, envelope jsonb,
+        keyed boolean)),
+d AS MATERIALIZED (
+    SELECT x.* FROM input, jsonb_to_recordset(j->'d') AS x(
+        id uuid, notification_id uuid, tenant text, message_id text, event_type text, recipient_id text, address text,
+        locale text, channel text, lane text, state text, reason text, on_doubt text, sandbox boolean,
+        due_at timestamptz, expires_at timestamptz, max_attempts smallint, queue text,
+        token uuid, provider text, lease float8, worker text)),
+new_key AS (
+    INSERT INTO notify.message_key (tenant, message_id, hash, notification_id)
+    SELECT tenant, message_id, hash, id FROM n WHERE keyed ORDER BY tenant, message_id
+    ON CONFLICT DO NOTHING
+    RETURNING notification_id),
+new AS MATERIALIZED (
+    SELECT n.id FROM n JOIN new_key k ON k.notification_id = n.id
+    UNION ALL SELECT n.id FROM n WHERE NOT n.keyed),
+new_notification AS (
+    INSERT INTO notify.notification (id, tenant, message_id, event_type, source, occurred_at, payload, plan, state,
+                                     reason, detail, hash, cancel_key, envelope)
+    SELECT n.id, n.tenant, n.message_id, n.event_type, n.source, n.occurred_at, n.payload, n.plan, n.state,
+           n.reason, n.detail, n.hash, n.cancel_key, n.envelope
+      FROM n JOIN new USING (id)
+    ON CONFLICT (id) DO NOTHING),
+new_delivery AS (
+    INSERT INTO notify.delivery (id, notification_id, tenant, message_id, event_type, recipient_id, address, locale,
+                                 channel, lane, state, reason, on_doubt, sandbox, due_at, expires_at, max_attempts,
+                                 marker, fence, attempts, lease_until, provider)
+    SELECT d.id, d.notification_id, d.tenant, d.message_id, d.event_type, d.recipient_id, d.address, d.locale,
+           d.channel, d.lane,
+           CASE WHEN s.address IS NOT NULL AND d.state <> 'expired' THEN 'suppressed' ELSE d.state END,
+           CASE WHEN s.address IS NOT NULL AND d.state <> 'expired' THEN 'address_suppressed' ELSE d.reason END,
+           d.on_doubt, d.sandbox, d.due_at, d.expires_at, d.max_attempts,
+           notify.marker_now(d.queue),
+           c.one, c.one, CASE WHEN c.one = 1 THEN now() + make_interval(secs => d.lease) END,
+           CASE WHEN c.one = 1 THEN d.provider END
+      FROM d JOIN new ON new.id = d.notification_id
+      LEFT JOIN notify.suppression s ON s.tenant = d.tenant AND s.channel = d.channel AND s.address = d.address
+     CROSS JOIN LATERAL (SELECT CASE WHEN d.token IS NOT NULL AND s.address IS NULL THEN 1 ELSE 0 END AS one) c
+    RETURNING id, notification_id, tenant, state, reason),
+new_attempt AS (
+    INSERT INTO notify.attempt (token, delivery_id, number, fence, provider, idempotency_key, worker)
+    SELECT d.token, d.id, 1, 1, d.provider, d.id::text, d.worker
+      FROM new_delivery x JOIN d USING (id) WHERE x.state = 'sending'),
+new_event AS (
+    INSERT INTO notify.status_event (tenant, notification_id, delivery_id, kind, code)
+    SELECT tenant, notification_id, id, state, reason FROM new_delivery
+     WHERE state IN ('suppressed', 'expired')
+    UNION ALL
+    SELECT n.tenant, n.id, NULL, n.state, n.reason FROM n JOIN new USING (id) WHERE n.state <> 'accepted')
+SELECT 'new' AS kind, id, NULL AS state, NULL AS hash, NULL::uuid AS notification_id, false AS cancelled FROM new
+UNION ALL
+SELECT 'delivery', id, state, NULL, NULL, false FROM new_delivery
+UNION ALL
+SELECT 'old', n.id, NULL, k.hash, k.notification_id, k.cancelled_at IS NOT NULL
+  FROM n JOIN notify.message_key k USING (tenant, message_id)
+ WHERE n.keyed AND n.id NOT IN (SELECT id FROM new)
+"""
+
+_EXISTING = """
+SELECT x.id, k.hash, k.notification_id, k.cancelled_at IS NOT NULL AS cancelled
+  FROM jsonb_to_recordset(%s::jsonb) AS x(id uuid, tenant text, message_id text)
+  JOIN notify.message_key k USING (tenant, message_id)
+"""
+
+_UPSERT = """
+WITH p AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS x(
+        tenant text, id text, locale text, timezone text, channel text, address text)),
+person AS (
+    INSERT INTO notify.recipient AS r (tenant, id, locale, timezone)
+    SELECT DISTINCT ON (tenant, id) tenant, id, locale, timezone FROM p ORDER BY tenant, id
+    ON CONFLICT (tenant, id) DO UPDATE
+       SET locale = coalesce(excluded.locale, r.locale), timezone = coalesce(excluded.timezone, r.timezone),
+           updated_at = now()),
+replaced AS (
+    DELETE FROM notify.contact_point c USING p
+     WHERE c.tenant = p.tenant AND c.recipient_id = p.id AND c.channel = p.channel
+       AND p.channel IN ('email', 'sms', 'webhook', 'chat')
+       AND NOT EXISTS (SELECT 1 FROM p k WHERE k.tenant = c.tenant AND k.id = c.recipient_id
+                          AND k.channel = c.channel AND k.address = c.address))
+INSERT INTO notify.contact_point (tenant, recipient_id, channel, address)
+SELECT DISTINCT tenant, id, channel, address FROM p WHERE address IS NOT NULL
+ON CONFLICT DO NOTHING
+"""
+
+
+def accept(database: Database, items: Sequence[NewNotification]) -> Stored:
+    """Store notifications and their deliveries in one commit; those whose message id is known are left alone.
+
+    Safe to run again with the same items when the outcome of the commit is unknown: what was stored comes back in
+    `existing` under its own id (`existing[id].notification_id == id`).
+    """
+    document = jsonb(
+        {
+            "n": [_notification_row(item) for item in items],
+            "d": [_delivery_row(item, delivery) for item in items for delivery in item.deliveries],
+        }
+    )
+    upserts = {item.id: rows for item in items if (rows := _upsert_rows(item.notification))}
+    if not upserts:
+        rows = database.rows(_ACCEPT, (document,))
+        stored = _read(rows)
+    else:
+        with database.transaction() as connection:
+            stored = _read(connection.execute(_ACCEPT, (document,)).fetchall())
+            _upsert(connection, [row for id_, rows in upserts.items() if id_ in stored.new for row in rows])
+    unseen = [item for item in items if item.id not in stored.new and item.id not in stored.existing]
+    if unseen:  # the key was committed by another transaction while our statement ran, or twice in this one
+        found = database.rows(
+            _EXISTING,
+            (
+                jsonb(
+                    [
+                        {
+                            "id": str(item.id),
+                            "tenant": item.notification.tenant,
+                            "message_id": item.notification.message_id,
+                        }
+                        for item in unseen
+                    ]
+                ),
+            ),
+        )
+        for row in found:
+            stored.existing[row["id"]] = Existing(row["hash"], row["notification_id"], row["cancelled"])
+    return stored
+
+
+def _read(rows: Sequence[dict[str, Any]]) -> Stored:
+    stored = Stored()
+    for row in rows:
+        if row["kind"] == "new":
+            stored.new.add(row["id"])
+        elif row["kind"] == "delivery":
+            stored.states[row["id"]] = row["state"]
+        else:
+            stored.existing[row["id"]] = Existing(row["hash"], row["notification_id"], row["cancelled"])
+    return stored
+
+
+def _upsert(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(_UPSERT, (jsonb(rows),))
+
+
+def _upsert_rows(notification: Notification) -> list[dict[str, Any]]:
+    """Recipients of the call that come with an id and addresses."""
+    return [
+        {
+            "tenant": notification.tenant,
+            "id": ref.id,
+            "locale": ref.locale,
+            "timezone": ref.timezone,
+            "channel": channel,
+            "address": address,
+        }
+        for ref in notification.to
+        if ref.id is not None
+        for channel, address in ref.addresses.items()
+    ]
+
+
+def _notification_row(item: NewNotification) -> dict[str, Any]:
+    notification = item.notification
+    return {
+        "id": str(item.id),
+        "tenant": notification.tenant,
+        "message_id": notification.message_id,
+        "hash": notification.hash,
+        "event_type": notification.event_type,
+        "source": notification.source,
+        "occurred_at": notification.timestamp.isoformat(),
+        "payload": notification.payload,
+        "plan": item.plan,
+        "state": item.state,
+        "reason": item.reason,
+        "detail": item.detail,
+        "cancel_key": notification.cancel_key,
+        "envelope": notification.to_wire() if item.state != "accepted" else None,
+        "keyed": item.keyed,
+    }
+
+
+def _delivery_row(item: NewNotification, delivery: NewDelivery) -> dict[str, Any]:
+    decision, claim = delivery.decision, delivery.claim
+    row = {
+        "id": str(delivery.id),
+        "notification_id": str(item.id),
+        "tenant": item.notification.tenant,
+        "message_id": item.notification.message_id,
+        "event_type": item.notification.event_type,
+        "recipient_id": decision.recipient_id,
+        "address": decision.address,
+        "locale": decision.locale,
+        "channel": decision.channel,
+        "lane": decision.lane,
+        "state": "sending" if claim else decision.state,
+        "reason": decision.reason,
+        "on_doubt": decision.on_doubt,
+        "sandbox": item.notification.sandbox,
+        "due_at": decision.due_at.isoformat() if decision.due_at else None,
+        "expires_at": decision.expires_at.isoformat(),
+        "max_attempts": decision.max_attempts,
+        "queue": delivery.queue,
+    }
+    if claim:
+        row |= {"token": str(claim.token), "provider": claim.provider, "lease": claim.lease, "worker": claim.worker}
+    return row

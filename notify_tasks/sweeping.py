@@ -1,0 +1,250 @@
+"""The sweep: every obligation is a row, and this finds those that nobody is working on.
+
+It wakes what is due, ends leases that ran out, expires what is worthless, and publishes again what was lost on the
+way. Any number of sweeps may run at once. When none has run for a while, any worker does it (`Guard`).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import redis
+
+from notify_tasks.intake import Intake
+from notify_tasks.ledger import Ledger
+from notify_tasks.notification import Notification
+from notify_tasks.errors import WireError
+from notify_tasks.parked import Parking
+from notify_tasks.providers import Pools
+from notify_tasks.routing import CHANNELS, LANES, WORK_QUEUES, queue_for
+from notify_tasks.store import intakes, sweeps
+from notify_tasks.store.database import Database, DatabaseError
+from notify_tasks.store.sweeps import Passed, Wake
+
+logger = logging.getLogger(__name__)
+
+BATCH: Final = 1000
+BATCHES: Final = 20
+"""Rows at most in one go, and how often in one sweep: the rest is the next sweep's."""
+LEDGER_PAGE: Final = 500
+TAKEOVER_SECONDS: Final = 10.0
+"""Less than `sweeps.GAP_SECONDS`, or the take-over itself would be the gap that keeps leases from ending."""
+GUARD_LOOKS_EVERY: Final = 2.0
+GUARD_SWEEPS_EVERY: Final = 5.0
+GUARD_LOCK: Final = 0x7377656570  # "sweep"
+
+_CHANNEL_QUEUES: Final = [(queue_for(channel, lane), channel, lane) for channel in CHANNELS for lane in LANES]
+
+
+@dataclass(slots=True)
+class Swept:
+    """What one sweep did."""
+
+    due: int = 0
+    expired: int = 0
+    leases_ended: int = 0
+    rewoken_as_lost: int = 0
+    intake: int = 0
+    parked: int = 0
+    markers: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        done = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "problems"}
+        said = ", ".join(f"{name} {value}" for name, value in done.items() if value)
+        return said or "nothing to do"
+
+
+class Sweeper:
+    """Sweeps.
+
+    Args:
+        wake: publishes deliveries on their queues, at best effort.
+        mark: publishes marker messages `(queue, number)`.
+        worker: this process's name.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        pools: Pools,
+        ledger: Ledger,
+        intake: Intake,
+        parking: Parking,
+        wake: Callable[[Sequence[Wake]], None],
+        mark: Callable[[Sequence[tuple[str, int]]], None],
+        worker: str,
+    ) -> None:
+        self._database = database
+        self._pools = pools
+        self._ledger = ledger
+        self._intake = intake
+        self._parking = parking
+        self._wake = wake
+        self._mark = mark
+        self._worker = worker
+
+    def sweep(self) -> Swept:
+        """One sweep. Redis away stops only what needs Redis.
+
+        Raises:
+            DatabaseError: PostgreSQL is away; the next sweep goes on.
+        """
+        swept = Swept()
+        begun = sweeps.begin(self._database, by=self._worker, lease=self._pools.longest_lease())
+        if begun.leases_open:
+            self._end_leases(swept)
+        self._expire(swept)
+        self._due(swept)
+        self._intake_rows(swept)
+        passed = sweeps.passed_markers(self._database)
+        self._lost(swept, passed)
+        try:
+            ledgers = self._ledger.keys()
+            self._lost_messages(swept, ledgers, passed)
+            self._markers(swept, {queue for _, queue in ledgers.values()})
+            swept.parked = self._parking.collect()
+        except redis.RedisError as error:
+            swept.problems.append(f"Redis: {type(error).__name__}")
+        sweeps.prune_markers(self._database)
+        return swept
+
+    def _end_leases(self, swept: Swept) -> None:
+        knowable = self._pools.knowable()
+        for _ in range(BATCHES):
+            wakes, ended = sweeps.end_leases(self._database, knowable=knowable, limit=BATCH)
+            swept.leases_ended += ended
+            self._wake(wakes)
+            if ended < BATCH:
+                break
+        sweeps.count(self._database, "leases_ended", swept.leases_ended)
+
+    def _expire(self, swept: Swept) -> None:
+        for _ in range(BATCHES):
+            expired = sweeps.expire(self._database, limit=BATCH)
+            swept.expired += expired
+            if expired < BATCH:
+                break
+
+    def _due(self, swept: Swept) -> None:
+        for _ in range(BATCHES):
+            wakes = sweeps.take_due(self._database, limit=BATCH)
+            swept.due += len(wakes)
+            self._wake(wakes)
+            if len(wakes) < BATCH:
+                break
+
+    def _intake_rows(self, swept: Swept) -> None:
+        for _ in range(BATCHES):
+            taken = self._intake.drain()
+            swept.intake += taken
+            if not taken:
+                break
+
+    def _lost(self, swept: Swept, passed: dict[str, Passed]) -> None:
+        """Rows whose wake-up is gone."""
+        targets = [
+            (channel, lane, passed[queue].n) for queue, channel, lane in _CHANNEL_QUEUES if queue in passed
+        ]
+        if not targets:
+            return
+        found = 0
+        for _ in range(BATCHES):
+            wakes = sweeps.take_lost(self._database, targets, limit=BATCH)
+            found += len(wakes)
+            self._wake(wakes)
+            if len(wakes) < BATCH:
+                break
+        self._count_lost(swept, found, "wake-ups")
+
+    def _lost_messages(self, swept: Swept, ledgers: dict[str, tuple[int, str]], passed: dict[str, Passed]) -> None:
+        """Ledger entries whose message is gone: into the intake table, and planned from there."""
+        found = 0
+        for key, (bucket, queue) in ledgers.items():
+            mark = passed.get(queue)
+            if mark is None or mark.bucket is None or bucket >= mark.bucket - 1:
+                continue
+            entries = self._ledger.entries(key, LEDGER_PAGE)
+            envelopes = [envelope for envelope in entries.values() if self._readable(envelope)]
+            found += intakes.keep(self._database, envelopes, origin="ledger") if envelopes else 0
+            self._parking.park_ledger(queue, {f: e for f, e in entries.items() if not self._readable(e)})
+            self._ledger.remove(key, entries)
+        if found:
+            self._count_lost(swept, found, "messages")
+            self._intake_rows(swept)
+
+    @staticmethod
+    def _readable(envelope: Any) -> bool:
+        try:
+            Notification.from_wire(envelope)
+        except WireError:
+            return False
+        return True
+
+    def _count_lost(self, swept: Swept, found: int, what: str) -> None:
+        if found:
+            swept.rewoken_as_lost += found
+            sweeps.count(self._database, "rewoken_as_lost", found)
+            logger.warning("%d lost %s published again", found, what)
+
+    def _markers(self, swept: Swept, ledger_queues: set[str]) -> None:
+        waiting = set(sweeps.queues_with_waiting_rows(self._database, _CHANNEL_QUEUES))
+        queues = sorted((waiting | ledger_queues) & set(WORK_QUEUES))
+        if not queues:
+            return
+        numbered = sweeps.new_markers(self._database, queues, self._ledger.bucket_now())
+        self._mark(numbered)
+        swept.markers = len(numbered)
+
+
+class Guard:
+    """Sweeps when nobody else does: no beat, no maintenance process and no Redis can stop it.
+
+    Every worker process has one. The first that finds the last sweep too old takes a PostgreSQL lock and goes on
+    sweeping until a sweep of somebody else shows up.
+    """
+
+    def __init__(self, database: Database, sweeper: Sweeper) -> None:
+        self._database = database
+        self._sweeper = sweeper
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="notify-sweep-guard", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; a sweep that runs is finished by its database."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(GUARD_LOOKS_EVERY * random.uniform(0.8, 1.2)):  # noqa: S311 - a spread
+            try:
+                age = sweeps.last_age(self._database)
+                if age is None or age > TAKEOVER_SECONDS:
+                    self._take_over()
+            except DatabaseError:
+                continue
+            except Exception:
+                logger.exception("the sweep guard met a problem and goes on")
+
+    def _take_over(self) -> None:
+        with self._database.dedicated() as connection:
+            row = connection.execute("SELECT pg_try_advisory_lock(%s) AS mine", (GUARD_LOCK,)).fetchone()
+            if row is None or not row["mine"]:
+                return
+            logger.warning("no sweep for %.0f s: this worker sweeps until another one does", TAKEOVER_SECONDS)
+            while not self._stop.is_set():
+                self._sweeper.sweep()
+                if self._stop.wait(GUARD_SWEEPS_EVERY):
+                    return
+                age = sweeps.last_age(self._database)
+                if age is not None and age < GUARD_SWEEPS_EVERY * 0.8:
+                    return

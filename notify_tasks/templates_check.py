@@ -1,0 +1,189 @@
+"""For whoever writes templates: check them before anybody is sent anything, and look at them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from channels.contract import ChatContent, Content, EmailContent, TextContent
+from notify_tasks.errors import InvalidCall
+from notify_tasks.rendering import DEFAULT, Catalog, LoadedType
+from notify_tasks.templating import folder
+from notify_tasks.templating.errors import BrokenType, PayloadInvalid, Problem, RenderError
+
+SAMPLE_RECIPIENT: Final = "user-42"
+
+
+def check(root: Path, name: str | None = None) -> list[Problem]:
+    """Render every file of every locale, as people will get it.
+
+    Each is rendered with the type's example.json, and once more with only those fields of it that the schema
+    demands, so that a field which may be missing is missed here and not while sending.
+
+    Args:
+        root: the templates folder.
+        name: one type; None checks all.
+
+    Returns:
+        Every problem, with file, line and remedy. An empty list means that all is well.
+
+    Raises:
+        NotConfigured: there is no such folder.
+    """
+    catalog = Catalog(root)
+    if name is not None and name not in catalog.names():
+        return [Problem(name, None, "there is no such notification type", _nearest(name, catalog))]
+    problems: list[Problem] = []
+    for each in catalog.names() if name is None else (name,):
+        try:
+            loaded = catalog.get(each)
+        except BrokenType as broken:
+            problems += broken.problems
+        else:
+            problems += _check_type(loaded) if loaded is not None else ()
+    if name is None:
+        problems += _misnamed(root)
+    return list(dict.fromkeys(problems))
+
+
+def preview(root: Path, name: str, channel: str | None = None, locale: str | None = None) -> dict[str, Any]:
+    """What a type looks like with its example.json.
+
+    Args:
+        root: the templates folder.
+        name: the type.
+        channel: one channel; None shows every one that has files.
+        locale: a person's locale; None shows the default.
+
+    Returns:
+        `{"version": ..., "channels": {"email": {"locale": "de", "subject": ..., "text": ..., "html": ...},
+        "sms": {"locale": ..., "text": ...}, "chat": {..., "markdown": ...}, "push": {..., "data": {...}}}}`
+
+    Raises:
+        InvalidCall: no such type, no files for that channel, or an example that cannot be used.
+        BrokenType: its folder is broken.
+        RenderError: a template fails with the example.
+        NotConfigured: there is no templates folder.
+    """
+    catalog = Catalog(root)
+    loaded = catalog.get(name)
+    if loaded is None:
+        raise InvalidCall("name", f"there is no notification type {name!r}", _nearest(name, catalog))
+    if channel is not None and channel not in loaded.available:
+        raise InvalidCall(
+            "channel", f"{name} has no files for {channel!r}", f"Write one of: {', '.join(loaded.available)}"
+        )
+    example = _example(loaded)
+    if isinstance(example, Problem):
+        raise InvalidCall(example.file, example.problem, example.remedy)
+    recipient = _recipient(locale)
+    shown: dict[str, Any] = {}
+    for each in loaded.available if channel is None else (channel,):
+        rendered = loaded.render(each, example, locale, recipient=recipient)
+        shown[each] = {"locale": rendered.locale_used, **_shown(rendered.content)}
+    return {"version": loaded.policy.version, "channels": shown}
+
+
+def _shown(content: Content) -> dict[str, Any]:
+    match content:
+        case EmailContent(subject, text, html):
+            return {"subject": subject, "text": text, "html": html}
+        case TextContent(text):
+            return {"text": text}
+        case ChatContent(markdown):
+            return {"markdown": markdown}
+    return {"data": dict(content.data)}
+
+
+def _nearest(name: str, catalog: Catalog) -> str:
+    names = catalog.names()
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"Did you mean {near[0]}?"
+    return f"Types are: {', '.join(names)}" if names else f"Add a folder {name} with a {folder.POLICY_FILE}"
+
+
+def _recipient(locale: str | None) -> Mapping[str, Any]:
+    return {"id": SAMPLE_RECIPIENT, "locale": locale}
+
+
+def _misnamed(root: Path) -> Iterator[Problem]:
+    """Folders that look like types and are none."""
+    for path in sorted(root.iterdir()):
+        if not path.is_dir() or path.name.startswith((".", "_")):
+            continue
+        if not (path / folder.POLICY_FILE).is_file():
+            yield Problem(
+                path.name, None, f"the folder has no {folder.POLICY_FILE}", "Add it, or take the folder out"
+            )
+        elif not folder.is_name(path.name):
+            remedy = "Use small letters, digits, dots, dashes and underscores: order.shipped"
+            yield Problem(path.name, None, "no notification type can have this name", remedy)
+
+
+def _check_type(loaded: LoadedType) -> Iterator[Problem]:
+    yield from folder.strangers(loaded.files)
+    example = _example(loaded)
+    if isinstance(example, Problem):
+        yield example
+        return
+    minimal = loaded.schema.minimal(example)
+    for locale in (DEFAULT, *loaded.locales.values()):
+        recipient = _recipient(None if locale == DEFAULT else locale)
+        for part in folder.ALL_PARTS:
+            file = part if locale == DEFAULT else f"{locale}/{part}"
+            if file not in loaded.files.own:
+                continue
+            found = _try(loaded, file, example, recipient)
+            if found is None and minimal is not None:
+                found = _try(loaded, file, minimal, recipient)
+                if found is not None and found.problem.endswith("is missing"):
+                    found = _optional(found)
+            if found is not None:
+                yield found
+
+
+def _try(
+    loaded: LoadedType, file: str, payload: Mapping[str, Any], recipient: Mapping[str, Any]
+) -> Problem | None:
+    try:
+        loaded.render_file(file, payload, recipient)
+    except RenderError as error:
+        return error.problem
+    return None
+
+
+def _optional(found: Problem) -> Problem:
+    field = found.problem.removesuffix(" is missing")
+    return Problem(
+        found.file,
+        found.line,
+        f"{field} may be missing: the schema does not demand it",
+        f'Write {{% if {field} is defined %}} around it, or {field} | default(""), or list it under required',
+    )
+
+
+def _example(loaded: LoadedType) -> dict[str, Any] | Problem:
+    shown = f"{loaded.policy.name}/{folder.EXAMPLE_FILE}"
+    source = loaded.files.own.get(folder.EXAMPLE_FILE)
+    if source is None:
+        return Problem(shown, None, "the file is missing", "Add a sample payload: preview and check use it")
+    try:
+        example = json.loads(source)
+    except json.JSONDecodeError as error:
+        return Problem(shown, error.lineno, f"not JSON: {error.msg}", "Mend the line")
+    if not isinstance(example, dict):
+        return Problem(shown, 1, "the example is no JSON object", "Write the payload: { ... }")
+    try:
+        loaded.check_payload(example)
+    except PayloadInvalid as error:
+        return Problem(
+            shown,
+            None,
+            f"it does not fit the schema: {error}",
+            "Mend the example, or the schema under [payload]",
+        )
+    return example

@@ -1,0 +1,1 @@
+"""What `rendering` is made of: reading a type's folder, its schema, and Jinja closed down."""
