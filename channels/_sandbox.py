@@ -160,7 +160,7 @@ class SandboxProvider:
         self._session.trust_env = False  # a proxy or .netrc of the environment is none of the provider's
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers.update({"User-Agent": "notify-tasks", "Accept-Encoding": "identity"})
-        adapter = _Adapter(pool_connections=1, pool_maxsize=connections, max_retries=0, pool_block=False)
+        adapter = _Adapter(pool_connections=1, pool_maxsize=connections, max_retries=0, pool_block=True)
         self._session.mount("http://", adapter)
 
     def __repr__(self) -> str:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ from notify_tasks.fleet import Fleet, open_fleet
 from notify_tasks.listening import Listener
 from notify_tasks.store import migrate
 from notify_tasks.store.database import DatabaseError
+from notify_tasks.supervising import PARENT_VARIABLE
 from notify_tasks.sweeping import Guard
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,23 @@ app.config_from_object("celeryconfig")
 transport.install(app)
 consumption: Final = consuming.Consumption()
 consumption.install(app)
+
+
+def _end_with_parent() -> None:
+    """Started by `notify demo` or a test, this process ends when its starter does, however that one ends."""
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is None or int(parent) != os.getppid():
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="notify-parent", daemon=True).start()
+
+
+_end_with_parent()
 
 _lock: Final = threading.Lock()
 _fleets: Final[dict[int, Fleet]] = {}

@@ -6,8 +6,6 @@
 * `exit_soon`: ends a process that a hung thread makes useless.
 """
 
-# ruff: noqa: ANN401 - the consumer, its messages and requests have no types
-
 from __future__ import annotations
 
 import logging

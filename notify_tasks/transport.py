@@ -14,7 +14,7 @@ memory and tried again. The narrow gap that stays is a process killed between it
 `install(app)` switches it on. It needs Redis 7 or Valkey (script flags).
 """
 
-# ruff: noqa: ANN401, FBT001, FBT002 - the signatures are kombu's, and so are the objects without types
+# ruff: noqa: FBT001, FBT002 - the signatures are kombu's
 
 from __future__ import annotations
 
@@ -219,8 +219,8 @@ class QoS(stock.QoS):
         self.channel.taking = None
 
     def ack(self, delivery_tag: str) -> None:
-        # No MULTI: some servers refuse it when they are full, and an acknowledgement frees memory. The hash goes
-        # first: the next restore clears an index entry without a message; the reverse would stay for good.
+        # No MULTI: some servers refuse it when they are full, and an acknowledgement frees memory. The hash
+        # goes first: the next restore clears an index entry without a message; the reverse would stay.
         with self.channel.conn_or_acquire() as client:
             pipeline = client.pipeline(transaction=False)
             pipeline.hdel(self.unacked_key, delivery_tag).zrem(self.unacked_index_key, delivery_tag).execute()
@@ -274,7 +274,7 @@ class QoS(stock.QoS):
             self._move(connected, tag, "LPUSH" if leftmost else "RPUSH", None)
 
     def _move(self, client: Any, tag: str, push: str, why: tuple[str, str] | None) -> None:
-        """Take a message out of the unacknowledged ones: to its queues, or parked if there is a reason why."""
+        """Take a message out of the unacknowledged: to its queues, or parked if there is a reason why."""
         entry = client.hget(self.unacked_key, tag)
         if entry is None:
             client.zrem(self.unacked_index_key, tag)
@@ -332,6 +332,7 @@ class Channel(stock.Channel):
         self._kept = self._kept_by_broker.setdefault(
             (broker.hostname, broker.port, broker.virtual_host), deque()
         )
+        self._keeping = False
         self._retry_at = 0.0
         self.taking: tuple[str, bytes] | None = None
         super().__init__(connection, **kwargs)
@@ -392,13 +393,14 @@ class Channel(stock.Channel):
             self._keep(key, item, problem)
 
     def _keep(self, key: str, item: bytes, problem: Exception) -> None:
-        if monotonic() > self._retry_at + 2 * KEPT_RETRY:  # once for a spell, not with every try
+        if not self._keeping:  # said once, not with every try
             logger.error(
                 "Redis does not take back a message of %s, %d bytes (%s); kept in memory and tried again",
                 key,
                 len(item),
                 type(problem).__name__,
             )
+        self._keeping = True
         self._kept.append((key, item))
         self._retry_at = monotonic() + KEPT_RETRY
 
@@ -416,7 +418,8 @@ class Channel(stock.Channel):
             if not self.qos.can_consume():
                 break
             self._take(*self._kept.popleft())
-        return not self._kept
+        self._keeping = bool(self._kept)
+        return not self._keeping
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
         try:

@@ -34,8 +34,6 @@ class Silence:
 
 DROP = Close()
 HANG = Silence()
-OVER = "over"
-"""In place of an answer: go through with the TLS handshake, or break it off."""
 
 Answer = str | bytes | Drip | Close | Silence | Callable[[], str]
 Script = Mapping[str, Answer | Sequence[Answer]]
@@ -328,7 +326,8 @@ def real_relay(
             enable_SMTPUTF8=True,
             tls_context=starttls,
             require_starttls=starttls is not None,
-            auth_required=login,
+            # aiosmtpd does not see that TLS came first where it did not start it: there AUTH is offered alone.
+            auth_required=login and starttls is not None,
             auth_require_tls=starttls is not None,
             authenticator=relay.authenticate if login else None,
             loop=loop,

@@ -4,8 +4,6 @@ A worker writes what its tasks do into a journal, line by line, so that nothing 
 Tests call functions inside it, on a thread of their own, through a socket.
 """
 
-# ruff: noqa: ANN401 - what travels through the socket, and Celery's options, have many types
-
 from __future__ import annotations
 
 import itertools

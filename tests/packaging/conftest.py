@@ -34,7 +34,7 @@ def producer_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The Python of an environment with the wheel, what it needs, and Django Channels; nothing more."""
     venv = tmp_path_factory.mktemp("producer") / "venv"
     python = venv / "bin" / "python"
-    what = ["--constraint", PROJECT / "requirements" / "dev.txt", *HOST_PACKAGES, wheel]
+    what: list[str | Path] = ["--constraint", PROJECT / "requirements" / "dev.txt", *HOST_PACKAGES, wheel]
     if uv := shutil.which("uv"):
         _run(uv, "venv", "--quiet", "--python", sys.executable, venv)
         _run(uv, "pip", "install", "--quiet", "--python", python, *what)

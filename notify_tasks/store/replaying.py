@@ -1,0 +1,74 @@
+"""Replay: a new delivery linked to the old one, or a rejected call planned again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from notify_tasks.notification import uuid7
+from notify_tasks.store.database import Database, jsonb
+from notify_tasks.store.sweeps import Wake
+
+REPLAYABLE = ("failed", "undelivered", "in_doubt", "expired", "cancelled", "suppressed")
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay did: new deliveries to wake, and how many rejected calls went back to intake."""
+
+    wakes: list[Wake]
+    calls: int
+
+
+_ENDED = """
+SELECT d.id FROM notify.delivery d JOIN notify.notification n ON n.id = d.notification_id
+ WHERE n.tenant = %s AND n.message_id = %s AND d.state = ANY(%s)
+   AND NOT EXISTS (SELECT 1 FROM notify.delivery r WHERE r.replay_of = d.id AND r.notification_id = d.notification_id)
+"""
+
+_AGAIN = """
+WITH pair AS (SELECT * FROM jsonb_to_recordset(%s::jsonb) AS x(old uuid, new uuid)),
+new AS (
+    INSERT INTO notify.delivery (id, notification_id, tenant, message_id, event_type, recipient_id, address, locale,
+                                 channel, lane, state, on_doubt, sandbox, expires_at, max_attempts, marker, replay_of)
+    SELECT p.new, d.notification_id, d.tenant, d.message_id, d.event_type, d.recipient_id, d.address, d.locale,
+           d.channel, d.lane, 'queued', d.on_doubt, d.sandbox, now() + (d.expires_at - d.created_at), d.max_attempts,
+           notify.marker_now(notify.queue_for(d.channel, d.lane)), d.id
+      FROM pair p JOIN notify.delivery d ON d.id = p.old
+    RETURNING id, tenant, notification_id, channel, lane, replay_of),
+event AS (
+    INSERT INTO notify.status_event (tenant, notification_id, delivery_id, kind)
+    SELECT tenant, notification_id, replay_of, 'replayed' FROM new)
+SELECT id, channel, lane FROM new
+"""
+
+# The key goes, so that intake takes the call as a new one; the rejected notification stays, as what it was.
+_REJECTED = """
+WITH old AS (
+    SELECT id, tenant, message_id, hash, envelope FROM notify.notification
+     WHERE tenant = %s AND message_id = %s AND state = 'rejected' AND reason <> 'conflict' AND envelope IS NOT NULL
+     ORDER BY accepted_at DESC LIMIT 1),
+key AS (
+    DELETE FROM notify.message_key k USING old
+     WHERE k.tenant = old.tenant AND k.message_id = old.message_id AND k.notification_id = old.id
+    RETURNING k.notification_id),
+event AS (
+    INSERT INTO notify.status_event (tenant, notification_id, kind)
+    SELECT old.tenant, old.id, 'replayed' FROM old JOIN key ON key.notification_id = old.id)
+INSERT INTO notify.intake (tenant, message_id, hash, envelope, origin)
+SELECT old.tenant, old.message_id, old.hash, old.envelope, 'replay' FROM old JOIN key ON key.notification_id = old.id
+ON CONFLICT DO NOTHING
+RETURNING message_id
+"""
+
+
+def replay(database: Database, message_id: str, *, tenant: str = "default") -> Replayed:
+    """Send again what ended without being sent, or plan a rejected call again.
+
+    A delivery in doubt may have been received: replaying it may make a second message of it.
+    """
+    calls = len(database.rows(_REJECTED, (tenant, message_id)))
+    ended = database.rows(_ENDED, (tenant, message_id, list(REPLAYABLE)))
+    if not ended:
+        return Replayed([], calls)
+    pairs = jsonb([{"old": str(row["id"]), "new": str(uuid7())} for row in ended])
+    return Replayed([Wake(**row) for row in database.rows(_AGAIN, (pairs,))], calls)
