@@ -86,11 +86,11 @@ def _calling(deadline: Deadline) -> Iterator[None]:
 class _Socket(socket.socket):
     """Gives each read only what is left of the deadline: a timeout alone begins anew with every byte."""
 
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - the socket's own signature
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(_call.get().deadline.remaining())
         return super().recv_into(*args, **kwargs)
 
-    def sendall(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
         self.settimeout(_call.get().patience())
         super().sendall(*args, **kwargs)
 
@@ -100,7 +100,7 @@ class _Connection(HTTPConnection):
         self.timeout = min(CONNECT_SECONDS, _call.get().patience())
         return _Socket(fileno=super()._new_conn().detach())
 
-    def send(self, data: Any) -> None:  # noqa: ANN401
+    def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
         _call.get().socket = self.sock
@@ -110,18 +110,18 @@ class _Connection(HTTPConnection):
 class _Pool(HTTPConnectionPool):
     ConnectionCls = _Connection
 
-    def _get_conn(self, timeout: float | None = None) -> Any:  # noqa: ANN401 - urllib3's own class
+    def _get_conn(self, timeout: float | None = None) -> Any:
         del timeout  # requests gives none, and would wait for a free connection for ever
         return super()._get_conn(_call.get().patience())
 
-    def _put_conn(self, conn: Any) -> None:  # noqa: ANN401
+    def _put_conn(self, conn: Any) -> None:
         if (call := _call.get(None)) is not None:
             call.socket = None  # from here on it may be another call's
         super()._put_conn(conn)
 
 
 class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool}
 
@@ -187,7 +187,7 @@ class SandboxProvider:
     def close(self) -> None:
         self._session.close()
 
-    def _request(self, method: str, **arguments: Any) -> requests.Response:  # noqa: ANN401 - requests' own
+    def _request(self, method: str, **arguments: Any) -> requests.Response:
         call = _call.get()
         if call.deadline.overdue() >= 0:
             raise TryLater("deadline", "no time was left to send; raise the provider's timeout")

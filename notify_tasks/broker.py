@@ -71,7 +71,7 @@ class Broker:
     def __init__(self, url: str, timeout: float) -> None:
         self._class, self._options = _connection_options(url)
         self._timeout = timeout
-        self._idle: Idle[_Link] = Idle(KEPT_CONNECTIONS)
+        self._idle: Idle[_Link] = Idle(KEPT_CONNECTIONS, inherited=_Link.close)
         where = self._options
         self.place = str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}")
         """Host and port, or path: fit to be shown."""
@@ -187,6 +187,7 @@ class _Link:
             return False
 
     def close(self) -> None:
+        """Close it. In a forked child only its own end: redis-py looks at the process."""
         _disconnect(self._connection)
 
     def bucket(self, ends: float) -> int:

@@ -370,7 +370,7 @@ def _array(value: Sequence[Any], depth: int) -> list[Any]:
     return plain
 
 
-def _plain(value: object, depth: int) -> Any:  # noqa: ANN401 - any JSON value
+def _plain(value: object, depth: int) -> Any:
     """A copy of the value made of JSON's own types alone."""
     if value is None or isinstance(value, bool):
         return value

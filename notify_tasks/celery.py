@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +21,17 @@ from notify_tasks import consuming, routing, settings, transport
 from notify_tasks.errors import NotConfigured, NotifyError
 from notify_tasks.fleet import Fleet, open_fleet
 from notify_tasks.listening import Listener
-from notify_tasks.store import migrate
-from notify_tasks.store.database import DatabaseError
+from notify_tasks.store import migrate, reachable
+from notify_tasks.store.database import DatabaseAway, DatabaseError
 from notify_tasks.supervising import PARENT_VARIABLE
 from notify_tasks.sweeping import Guard
 
 logger = logging.getLogger(__name__)
+
+try:
+    settings.get()
+except NotConfigured as _error:  # here, because within Celery's own loading it would be lost in a traceback
+    raise SystemExit(f"notify_tasks: {_error}") from None
 
 app = Celery("notify_tasks", include=["notify_tasks.tasks"])
 app.config_from_object("celeryconfig")
@@ -91,10 +97,32 @@ def away() -> consuming.Away:
     return _aways[pid]
 
 
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+def _on_command(options: Any = None, **_: Any) -> None:
+    """Say of a mistyped queue which one was meant, before Celery shows a traceback."""
+    wanted = (options or {}).get("queues") or []
+    for name in wanted.split(",") if isinstance(wanted, str) else wanted:
+        if name not in routing.ALL_QUEUES:
+            near = get_close_matches(name, routing.ALL_QUEUES, n=1)
+            remedy = f"did you mean {near[0]}" if near else f"there are {', '.join(routing.ALL_QUEUES)}"
+            raise SystemExit(f"notify_tasks: there is no queue {name}; {remedy}")
+
+
+@signals.beat_init.connect  # type: ignore[untyped-decorator]
+def _on_beat(**_: Any) -> None:
+    try:
+        settings.get().need_broker_url()
+    except NotConfigured as error:
+        raise SystemExit(f"notify_tasks: {error}") from None
+
+
 @signals.worker_init.connect  # type: ignore[untyped-decorator]
 def _on_init(sender: Any, **_: Any) -> None:
     try:
         _check_start()
+    except DatabaseAway as error:
+        why = reachable.why_away(settings.get().need_database_url()) or str(error)
+        raise SystemExit(f"notify_tasks: {why}") from None
     except (NotifyError, DatabaseError) as error:
         raise SystemExit(f"notify_tasks: {error}") from None
 
@@ -147,7 +175,10 @@ def _check_start() -> None:
 def _check_channels_package() -> None:
     import channels  # noqa: PLC0415 - that the right one is found is what is checked
 
-    if not hasattr(channels, "__path__") or not (Path(next(iter(channels.__path__))) / "contract.py").is_file():
+    if (
+        not hasattr(channels, "__path__")
+        or not (Path(next(iter(channels.__path__))) / "contract.py").is_file()
+    ):
         raise NotConfigured(
             f"another package named `channels` is in front of ours ({channels.__file__}); "
             "run the worker from the repository's root with PYTHONPATH=."
@@ -160,7 +191,9 @@ def _check_redis(url: str) -> None:
     try:
         facts: Any = client.info("persistence")
         if not int(facts.get("aof_enabled", 0)):
-            logger.warning("Redis has no append-only file: what it forgets on a restart is lost (`appendonly yes`)")
+            logger.warning(
+                "Redis has no append-only file: what it forgets on a restart is lost (`appendonly yes`)"
+            )
         policy: Any = client.config_get("maxmemory-policy")
         if policy.get("maxmemory-policy", "noeviction") != "noeviction":
             logger.warning("Redis may evict queued messages: set `maxmemory-policy noeviction`")

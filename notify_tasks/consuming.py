@@ -1,5 +1,6 @@
-"""What a worker's consumer does when a message cannot run, when it must pause, and when its process must end.
+"""What a worker's consumer cannot run, when it must pause, and when its process must end.
 
+* `read_envelope`: whether a queue item is a message at all.
 * `ParkingStep`: a message that Celery would log with its content and drop is parked.
 * `Consumption`: stops and resumes the fetching of messages, from any thread.
 * `Away`: pauses while something the tasks need is away, and resumes by itself.
@@ -18,12 +19,76 @@ from typing import Any, ClassVar, Final, NoReturn
 from celery import Celery, bootsteps
 from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
+from kombu.transport import redis as stock
+from kombu.utils.json import loads
 from redis.exceptions import ResponseError
 
 logger = logging.getLogger(__name__)
 
 CONFIRM_EVERY: Final = 0.02
 """Seconds between two looks whether the last fetch has come back."""
+
+
+class Unreadable(Exception):
+    """A queue item is not an envelope of kombu."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def read_envelope(item: bytes) -> dict[str, Any]:
+    """The envelope in a queue item, checked so far that kombu can build, register and put back the message.
+
+    Raises:
+        Unreadable: with the reason and the offending field.
+    """
+    try:
+        envelope = loads(item)
+    except Exception as problem:  # noqa: BLE001 - the decoder recurses and calls hooks: anything comes out
+        raise Unreadable("not-json", type(problem).__name__) from None
+    return check_envelope(envelope)
+
+
+def check_envelope(envelope: Any) -> dict[str, Any]:
+    """As `read_envelope`, for an item that is decoded already."""
+    if not isinstance(envelope, dict):
+        raise Unreadable("not-an-object", f"a JSON {type(envelope).__name__}")
+    properties = _field(envelope, "properties", dict)
+    _field(envelope, "headers", dict)
+    body = _field(envelope, "body", str)
+    for optional in ("content-type", "content-encoding"):
+        if envelope.get(optional) is not None:
+            _field(envelope, optional, str)
+    if not _field(properties, "delivery_tag", str):
+        raise Unreadable("bad-envelope", "delivery_tag is empty")
+    delivery = _field(properties, "delivery_info", dict)
+    exchange, routing_key = _field(delivery, "exchange", str), _field(delivery, "routing_key", str)
+    if not exchange and not routing_key:
+        raise Unreadable("bad-envelope", "routing_key is empty")
+    _check_body(body, properties.get("body_encoding"))
+    return envelope
+
+
+def _field(holder: dict[str, Any], name: str, kind: type[Any]) -> Any:
+    if name not in holder:
+        raise Unreadable("bad-envelope", f"{name} is missing")
+    if not isinstance(holder[name], kind):
+        raise Unreadable("bad-envelope", f"{name} is a {type(holder[name]).__name__}, not a {kind.__name__}")
+    return holder[name]
+
+
+def _check_body(body: str, encoding: Any) -> None:
+    if not encoding or (isinstance(encoding, str) and encoding.lower() == "utf-8"):
+        return
+    codec = stock.Channel.codecs.get(encoding) if isinstance(encoding, str) else None
+    if codec is None:
+        raise Unreadable("bad-body", "body_encoding is neither utf-8 nor base64")
+    try:
+        codec.decode(body)
+    except ValueError:
+        raise Unreadable("bad-body", f"body is not {encoding}") from None
 
 
 class ParkingStep(bootsteps.Step):

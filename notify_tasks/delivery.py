@@ -30,7 +30,6 @@ from channels.contract import (
     Unavailable,
     Uncertain,
 )
-
 from notify_tasks import retrying
 from notify_tasks.gates import Closed, Gates, Subject
 from notify_tasks.notification import uuid7
@@ -224,11 +223,14 @@ class Deliverer:
             attempt=claimed.fence,
             recipient_id=claimed.recipient_id,
         )
-        if time.monotonic() + configured.timeout + SEND_MARGIN > lease_ends:
-            # Stopped, or waiting for the database, for so long that another worker may soon have this delivery.
-            return self._release(claimed, "lease_too_short")
+        # The deadline begins before the look at the lease: a process stopped in between finds one of them passed.
         deadline = Deadline(configured.timeout)
-        self._gates.enter(configured.name)
+        if time.monotonic() + configured.timeout + SEND_MARGIN > lease_ends:
+            # Stopped, or waiting for the database, so long that another worker may soon have this delivery.
+            return self._release(claimed, "lease_too_short")
+        full = self._gates.enter(configured.name)
+        if full is not None:
+            return self._release(claimed, full.reason, due=full.wait)
         try:
             with self._watchdog.watching(deadline, configured.name):
                 accepted = self._call(configured.provider(), message, deadline, unknown=claimed.unknown > 0)
@@ -267,7 +269,9 @@ class Deliverer:
         try:
             loaded = self._catalog.get(claimed.event_type)
         except BrokenType:
-            raise TryLater("broken_type", "the type's folder is broken; see `notify templates check`") from None
+            raise TryLater(
+                "broken_type", "the type's folder is broken; see `notify templates check`"
+            ) from None
         if loaded is None:
             raise TryLater("unknown_type", "the type's folder is gone")
         try:

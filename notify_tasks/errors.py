@@ -1,13 +1,16 @@
-"""What a caller can be told::
+"""What a caller can be told.
 
-    NotifyError
-    ├── InvalidCall      the call itself is wrong: the field and the remedy
-    ├── NotConfigured    a setting is missing: its name and an example
-    ├── NotAccepted      surely not accepted: call again once the cause is mended
-    ├── MaybeAccepted    nobody knows: call again with the same message id
-    ├── NotHere          this cannot be done from here: where it can
-    ├── WireError        an envelope that this version cannot read
-    └── SchemaError      the database's schema and this code do not fit
+::
+
+NotifyError
+├── InvalidCall      the call itself is wrong: the field and the remedy
+├── NotConfigured    a setting is missing or wrong: its name and what to write
+├── NotAccepted      surely not accepted: call again once the cause is mended
+├── MaybeAccepted    nobody knows: call again with the same message id
+├── MaybeCancelled   nobody knows: cancel again
+├── NotHere          this cannot be done from here: where it can
+├── WireError        an envelope that this version cannot read
+└── SchemaError      the database's schema and this code do not fit
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ class NotifyError(Exception):
     """Base of everything this package raises on purpose."""
 
 
-class InvalidCall(NotifyError, ValueError):  # noqa: N818 - named for what it says, as the tree above
+class InvalidCall(NotifyError, ValueError):
     """An argument is wrong.
 
     Args:
@@ -33,11 +36,11 @@ class InvalidCall(NotifyError, ValueError):  # noqa: N818 - named for what it sa
         self.remedy = remedy
 
 
-class NotConfigured(NotifyError):  # noqa: N818
-    """A setting is missing."""
+class NotConfigured(NotifyError):
+    """A setting is missing or wrong."""
 
 
-class NotAccepted(NotifyError):  # noqa: N818
+class NotAccepted(NotifyError):
     """The notification was surely not accepted. Repeat the call once the cause is mended."""
 
     def __init__(self, message_id: str, why: str) -> None:
@@ -45,7 +48,7 @@ class NotAccepted(NotifyError):  # noqa: N818
         self.message_id = message_id
 
 
-class MaybeAccepted(NotifyError):  # noqa: N818
+class MaybeAccepted(NotifyError):
     """The notification may have been accepted or not: the answer did not come within the budget.
 
     Repeat the call with `message_id=error.message_id`. If the first call did get through, the second one
@@ -60,7 +63,17 @@ class MaybeAccepted(NotifyError):  # noqa: N818
         self.message_id = message_id
 
 
-class NotHere(NotifyError):  # noqa: N818
+class MaybeCancelled(NotifyError):
+    """The cancel may have taken effect or not. Cancelling again does no harm and gives the answer."""
+
+    def __init__(self, message_id: str, why: str) -> None:
+        super().__init__(
+            f"no answer whether notification {message_id} was cancelled ({why}); cancel it again"
+        )
+        self.message_id = message_id
+
+
+class NotHere(NotifyError):
     """This cannot be done from here; the text names where it can."""
 
 

@@ -15,7 +15,6 @@ from typing import Final
 import redis
 
 from channels.contract import DataContent, Message
-
 from notify_tasks.broker import Broker, BrokerError, Outgoing
 from notify_tasks.delivery import Deliverer
 from notify_tasks.gates import Gates
@@ -50,7 +49,7 @@ class InboxStore:
 
     def put(self, message: Message) -> bool:
         """Store the message once. Live readers are told at best effort: Redis forgets what nobody hears."""
-        assert isinstance(message.content, DataContent)  # noqa: S101 - the channel's provider has checked it
+        assert isinstance(message.content, DataContent)
         new = inbox.put(
             self._database,
             delivery_id=message.delivery_id,
@@ -104,7 +103,9 @@ class Publisher:
         try:
             self._broker.publish(messages)
         except BrokerError as error:
-            logger.warning("%d messages not published (%s): the sweep will", len(messages), type(error).__name__)
+            logger.warning(
+                "%d messages not published (%s): the sweep will", len(messages), type(error).__name__
+            )
 
 
 def deliver_message(queue: str, ids: Sequence[uuid.UUID], *, countdown: float | None = None) -> Outgoing:
@@ -177,7 +178,10 @@ def open_fleet(
     """
     database = Database(settings.need_database_url(), connections=threads + 4, name="notify-worker")
     client: redis.Redis = redis.Redis.from_url(
-        settings.need_broker_url(), socket_timeout=BROKER_SECONDS, socket_connect_timeout=3, health_check_interval=15
+        settings.need_broker_url(),
+        socket_timeout=BROKER_SECONDS,
+        socket_connect_timeout=3,
+        health_check_interval=15,
     )
     publisher = Publisher(Broker(settings.need_broker_url(), timeout=BROKER_SECONDS))
     catalog = Catalog(Path(settings.templates))

@@ -1,4 +1,8 @@
-"""The gates before a claim: a closed one moves the due time forward, with no attempt and no sleeping thread."""
+"""The gates before a claim: a closed one moves the due time forward, with no attempt and no sleeping thread.
+
+They are asked before the claim. Only a provider's share is counted when its call begins, so that threads which ask
+at the same moment cannot overrun it: the late ones give their claim back.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ PAUSE_SECONDS: Final = 15.0
 PAUSES_READ_SECONDS: Final = 2.0
 NO_PROVIDER_SECONDS: Final = 15.0
 SHARE_FLOOR: Final = 1.0
+SHARE_FULL: Final = "provider_share_full"
+LONGEST_INTERVAL: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +51,22 @@ class Share:
     """How much of this process one provider uses, and how fast it gets things done."""
 
     running: int = 0
-    per_second: float = 1.0
+    interval: float = 1.0
+    """Seconds between the ends of two calls, averaged. (The average of the rate would run away: calls that end
+    together are thousands a second.)"""
     next_slot: float = 0.0
     _last: float = field(default_factory=time.monotonic)
 
     def done(self) -> None:
         """A call ended: follow the rate."""
         now = time.monotonic()
-        since, self._last = max(now - self._last, 1e-3), now
-        self.per_second += 0.1 * (1.0 / since - self.per_second)
+        since, self._last = min(now - self._last, LONGEST_INTERVAL), now
+        self.interval += 0.1 * (since - self.interval)
 
     def slot(self) -> float:
         """Seconds until a place may be free, each caller a later one: the waiting is spread by the rate."""
         now = time.monotonic()
-        self.next_slot = max(now + SHARE_FLOOR, self.next_slot + 1.0 / max(self.per_second, 0.2))
+        self.next_slot = max(now + SHARE_FLOOR, self.next_slot + self.interval)
         return self.next_slot - now
 
 
@@ -113,7 +121,7 @@ class Gates:
             if self._has_room(configured.name):
                 return configured
         with self._lock:
-            return Closed(self._share(ready[0].name).slot(), "provider_share_full")
+            return Closed(self._share(ready[0].name).slot(), SHARE_FULL)
 
     def other_ready(self, subject: Subject, *, without: frozenset[str]) -> bool:
         """Whether another provider of the pool could be called at once."""
@@ -122,10 +130,15 @@ class Gates:
         candidates = self._pools.candidates(subject.channel, subject.delivery_id, sandbox=subject.sandbox)
         return any(it.name not in without and it.breaker.closed() for it in candidates)
 
-    def enter(self, provider: str) -> None:
-        """A call at this provider begins."""
+    def enter(self, provider: str) -> Closed | None:
+        """A call at this provider begins; `leave` must follow. Not so where others have filled its share meanwhile:
+        then it is how long to wait."""
         with self._lock:
-            self._share(provider).running += 1
+            share = self._share(provider)
+            if self._limit is not None and share.running >= self._limit:
+                return Closed(share.slot(), SHARE_FULL)
+            share.running += 1
+            return None
 
     def leave(self, provider: str) -> None:
         """It ended."""

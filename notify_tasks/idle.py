@@ -16,21 +16,25 @@ class Idle(Generic[T]):
     """Open connections that nobody uses now, the last used first.
 
     Safe among threads. A forked child begins without any: a socket shared with its parent would mix up their
-    answers. What the child inherits is dropped without a word on the wire.
+    answers.
 
     Args:
         keep: how many are kept; what is given back beyond that is closed by its giver.
+        inherited: what a forked child does with each that its parent had; it must send nothing.
     """
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, keep: int, *, inherited: Callable[[T], object]) -> None:
         self._keep = keep
+        self._inherited = inherited
         self._mine: tuple[int, deque[T]] = (os.getpid(), deque())
 
     def _here(self) -> deque[T]:
         pid, items = self._mine
         if pid != os.getpid():
-            items = deque()
+            theirs, items = items, deque()
             self._mine = (os.getpid(), items)
+            for connection in theirs:
+                self._inherited(connection)
         return items
 
     def take(self) -> T | None:

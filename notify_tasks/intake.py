@@ -119,7 +119,7 @@ class Intake:
             return Taken(notification, "waiting", judged.waits)
         self._try_one_hop(judged, queue, context.now)
         self._store([judged])
-        assert judged.taken is not None  # noqa: S101 - `_store` sets it for every item
+        assert judged.taken is not None
         return judged.taken
 
     # --- from the table -----------------------------------------------------------------------------
@@ -354,7 +354,9 @@ class Intake:
         )
         conflicts.append(
             NewNotification(
-                id=uuid.uuid5(CONFLICTS, f"{notification.tenant}/{notification.message_id}/{notification.hash}"),
+                id=uuid.uuid5(
+                    CONFLICTS, f"{notification.tenant}/{notification.message_id}/{notification.hash}"
+                ),
                 notification=notification,
                 plan={},
                 state="rejected",

@@ -40,7 +40,9 @@ class Listener:
             try:
                 self._listen()
             except (DatabaseError, psycopg.Error) as error:
-                logger.info("the intake listener lost the database (%s) and tries again", type(error).__name__)
+                logger.info(
+                    "the intake listener lost the database (%s) and tries again", type(error).__name__
+                )
             except Exception:
                 logger.exception("the intake listener met a problem and goes on")
             self._stop.wait(AGAIN_SECONDS)

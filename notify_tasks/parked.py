@@ -41,7 +41,13 @@ class Parking:
         parking.park(
             self._database,
             [
-                Parked(queue, "ledger_unreadable", json.dumps(value).encode(), "a ledger entry is no envelope", field)
+                Parked(
+                    queue,
+                    "ledger_unreadable",
+                    json.dumps(value).encode(),
+                    "a ledger entry is no envelope",
+                    field,
+                )
                 for field, value in entries.items()
             ],
         )
@@ -70,4 +76,6 @@ def _read(record: bytes) -> Parked:
             at=str(found.get("at", "")),
         )
     except (ValueError, KeyError, TypeError):
-        return Parked("unknown", "parked_record_unreadable", record, "the parked record itself cannot be read")
+        return Parked(
+            "unknown", "parked_record_unreadable", record, "the parked record itself cannot be read"
+        )

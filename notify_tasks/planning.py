@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set as AbstractSet
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -52,7 +53,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A channel that one recipient does not get, and why. There is no address and so no delivery."""
+    """A channel that one recipient does not get, and why: no address, or one that gets it already."""
 
     recipient: int
     channel: str
@@ -92,7 +93,8 @@ class Plan:
                 for decision in self.decisions
             ],
             "dropped": [
-                {"to": drop.recipient, "channel": drop.channel, "reason": drop.reason} for drop in self.dropped
+                {"to": drop.recipient, "channel": drop.channel, "reason": drop.reason}
+                for drop in self.dropped
             ],
             "rejected": [
                 {"to": no.recipient, "reason": no.reason, "detail": no.detail} for no in self.rejections
@@ -120,11 +122,16 @@ def plan(
     dropped: list[Dropped] = []
     rejections: list[Rejection] = []
     channels = notification.channels or event_type.channels
+    seen: set[tuple[str, str]] = set()  # a delivery is one notification to one address over one channel
     for index, ref in enumerate(notification.to):
         profile = profiles.get(ref.id) if ref.id is not None else None
         if profile is None and ref.id is not None and not ref.addresses:
             rejections.append(
-                Rejection(index, "unknown_recipient", "no recipient has this id; add it, or give an address in the call")
+                Rejection(
+                    index,
+                    "unknown_recipient",
+                    "no recipient has this id; add it, or give an address in the call",
+                )
             )
             continue
         found = False
@@ -134,8 +141,14 @@ def plan(
                 dropped.append(Dropped(index, channel, "no_address"))
             for address in addresses:
                 found = True
+                if (channel, address) in seen:
+                    dropped.append(Dropped(index, channel, "same_address"))
+                    continue
+                seen.add((channel, address))
                 decisions.append(
-                    _decide(notification, event_type, (index, ref, profile), (channel, address), suppressed, now)
+                    _decide(
+                        notification, event_type, (index, ref, profile), (channel, address), suppressed, now
+                    )
                 )
         if not found:
             rejections.append(

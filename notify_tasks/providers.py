@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from channels.contract import Capability, Inbox, Misconfigured, Provider
 from channels.loader import load
-
 from notify_tasks.errors import NotConfigured
 from notify_tasks.routing import CHANNELS
 
@@ -114,10 +113,13 @@ class Pools:
         inbox: what in-app providers store into.
     """
 
-    def __init__(self, document: Mapping[str, Any], *, inbox: Inbox | None = None, source: str = "notify.toml") -> None:
+    def __init__(
+        self, document: Mapping[str, Any], *, inbox: Inbox | None = None, source: str = "notify.toml"
+    ) -> None:
         self._source = source
         self._providers = {
-            name: self._configured(name, table, inbox) for name, table in document.get("providers", {}).items()
+            name: self._configured(name, table, inbox)
+            for name, table in document.get("providers", {}).items()
         }
         self._pools = {name: self._pool(name, table) for name, table in document.get("channels", {}).items()}
 
@@ -142,24 +144,34 @@ class Pools:
         options = dict(table)
         use = options.pop("use", None)
         if not isinstance(use, str) or "." not in use:
-            raise NotConfigured(f'{self._source}: providers.{name}.use is missing; write use = "email.smtp", say')
+            raise NotConfigured(
+                f'{self._source}: providers.{name}.use is missing; write use = "email.smtp", say'
+            )
         timeout = options.pop("timeout", DEFAULT_TIMEOUT)
         if not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:  # noqa: PLR2004 - the lease's bound
-            raise NotConfigured(f"{self._source}: providers.{name}.timeout is {timeout!r}; write seconds, 0 to 60")
+            raise NotConfigured(
+                f"{self._source}: providers.{name}.timeout is {timeout!r}; write seconds, 0 to 60"
+            )
         if use.startswith("inapp.") and inbox is not None:
             options["inbox"] = inbox
         return Configured(name, use, float(timeout), options)
 
     def _pool(self, channel: str, table: Mapping[str, Any]) -> Pool:
         if channel not in CHANNELS:
-            raise NotConfigured(f"{self._source}: channels.{channel} is no channel; they are {', '.join(CHANNELS)}")
+            raise NotConfigured(
+                f"{self._source}: channels.{channel} is no channel; they are {', '.join(CHANNELS)}"
+            )
         members = []
         for entry in table.get("pool", ()):
-            name, weight = (entry, 1.0) if isinstance(entry, str) else (entry.get("provider"), entry.get("weight", 1.0))
+            name, weight = (
+                (entry, 1.0) if isinstance(entry, str) else (entry.get("provider"), entry.get("weight", 1.0))
+            )
             self._must_exist(channel, name)
             members.append((name, float(weight)))
         if not members:
-            raise NotConfigured(f'{self._source}: channels.{channel}.pool is empty; write pool = ["<a provider>"]')
+            raise NotConfigured(
+                f'{self._source}: channels.{channel}.pool is empty; write pool = ["<a provider>"]'
+            )
         sandbox = table.get("sandbox")
         if sandbox is not None:
             self._must_exist(channel, sandbox)
@@ -222,7 +234,9 @@ class Pools:
             configured.close()
 
 
-def _resolve(name: str, options: Mapping[str, Any], read: Callable[[str], str | None] = os.environ.get) -> dict[str, Any]:
+def _resolve(
+    name: str, options: Mapping[str, Any], read: Callable[[str], str | None] = os.environ.get
+) -> dict[str, Any]:
     """Options with `env:NAME` replaced by the environment's value (or that of the file in NAME_FILE)."""
     resolved = {}
     for key, value in options.items():
@@ -232,7 +246,9 @@ def _resolve(name: str, options: Mapping[str, Any], read: Callable[[str], str | 
             if found is None and (path := read(f"{variable}_FILE")):
                 found = Path(path).read_text(encoding="utf-8").strip()
             if found is None:
-                raise Misconfigured("missing-secret", f"providers.{name}.{key} needs the variable {variable}: set it")
+                raise Misconfigured(
+                    "missing-secret", f"providers.{name}.{key} needs the variable {variable}: set it"
+                )
             resolved[key] = found
         else:
             resolved[key] = value

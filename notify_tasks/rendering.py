@@ -134,17 +134,6 @@ class LoadedType:
         Raises:
             RenderError: permanent for this payload and these templates.
         """
-        parts: dict[str, Any] = {}
-        deepest = DEFAULT
-        chain = list(self._chain(locale))
-        for part in folder.PARTS.get(channel, ()):
-            found = self._nearest(chain, part)
-            if found is None:
-                continue
-            parts[part] = self.render_file(found, payload, recipient)
-            used = found.rpartition("/")[0] or DEFAULT
-            if deepest == DEFAULT or (used != DEFAULT and chain.index(used) < chain.index(deepest)):
-                deepest = used
         if channel not in self.available:
             raise RenderError(
                 "no-files",
@@ -152,15 +141,26 @@ class LoadedType:
                 f"Channels it has: {', '.join(self.available)}",
                 self.policy.name,
             )
+        parts: dict[str, Any] = {}
+        deepest = DEFAULT
+        chain = list(self._chain(locale))
+        for part in folder.PARTS[channel]:
+            found = self._nearest(chain, part)
+            if found is None:
+                continue
+            parts[part] = self.render_file(found, payload, recipient)
+            used = found.rpartition("/")[0] or DEFAULT
+            if deepest == DEFAULT or (used != DEFAULT and chain.index(used) < chain.index(deepest)):
+                deepest = used
         return Rendered(_content(channel, parts), self.policy.version, deepest)
 
-    def render_file(self, file: str, payload: Mapping[str, Any], recipient: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    def render_file(self, file: str, payload: Mapping[str, Any], recipient: Mapping[str, Any]) -> Any:
         """Render one file (`de/email.html`) as its channel needs it: text, or an object for JSON.
 
         Raises:
             RenderError: as `render`.
         """
-        context = {"payload": payload, "recipient": dict(recipient)}
+        context = {"payload": dict(payload), "recipient": dict(recipient)}
         text = run(self._environment(file), self._sources, file, context)
         return _finish(text, file.rpartition("/")[2], self._sources.shown(file))
 
@@ -190,7 +190,7 @@ def _content(channel: str, parts: Mapping[str, Any]) -> Content:
 # --- from a rendered text to what a channel takes -------------------------------------------------------
 
 
-def _finish(text: str, part: str, shown: str) -> Any:  # noqa: ANN401 - text, or a JSON object
+def _finish(text: str, part: str, shown: str) -> Any:
     _check_size(text, shown)
     if part == "email.subject.txt":
         return _subject(text, shown)
@@ -203,7 +203,10 @@ def _finish(text: str, part: str, shown: str) -> Any:  # noqa: ANN401 - text, or
         )
     if part.endswith(".html"):
         return _inlined(text, shown)
-    return text if part == "sms.txt" else f"{text}\n"
+    if part == "sms.txt":
+        return text
+    # A paragraph that was left out leaves no hole.
+    return re.sub(r"\n{3,}", "\n\n", text) + "\n"
 
 
 def _check_size(text: str, shown: str) -> None:
@@ -257,7 +260,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _no_constant(name: str) -> Any:  # noqa: ANN401 - never returns
+def _no_constant(name: str) -> Any:
     raise ValueError(name)
 
 
@@ -344,21 +347,23 @@ class Catalog:
 
     def _reload(self, name: str, known: _Entry | None) -> _Entry | None:
         now = time.monotonic()
-        signature = folder.signature(self._root, name)
-        if signature is None or (known is None and not (self._root / name / folder.POLICY_FILE).is_file()):
-            return None
-        if known is not None and known.signature == signature:
-            return _Entry(signature, now, known.loaded, known.problems)
+        signature: tuple[object, ...] = ()
         try:
+            found = folder.signature(self._root, name)
+            if found is None or (known is None and not (self._root / name / folder.POLICY_FILE).is_file()):
+                return None
+            signature = found
+            if known is not None and known.signature == signature:
+                return _Entry(signature, now, known.loaded, known.problems)
             return _Entry(signature, now, LoadedType(self._root, name))
         except BrokenType as broken:
             problems = broken.problems
-        except OSError as error:  # a file went away while it was read; the next look sees what is there then
+        except OSError as error:  # a file went away while it was read, or may not be read
             problems = (
                 Problem(name, None, f"a file cannot be read ({type(error).__name__})", "Look at its rights"),
             )
         loaded = known.loaded if known else None
-        if loaded is not None:
+        if loaded is not None and known is not None and known.signature != signature:
             log.error(
                 "the notification type %s is broken; its last good version %s stays in force: %s",
                 *(name, loaded.policy.version, "; ".join(str(problem) for problem in problems)),

@@ -1,11 +1,12 @@
 """What to do with an attempt's outcome. Pure: a decision is a value, and one place turns it into a retry.
 
-Short waits belong to Celery's autoretry (`SHORT` says how it draws them); long ones are a due time in the row.
+Short waits belong to Celery's autoretry (`BACKOFF` says how it draws them); long ones are a due time in the
+row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from channels.contract import (
@@ -20,12 +21,12 @@ from channels.contract import (
     Unavailable,
     Uncertain,
 )
-
 from notify_tasks.event_type import HOLD
 from notify_tasks.states import State
 
 BACKOFF: Final = 4
-"""Seconds: Celery's `retry_backoff`. The n-th wait is at most `BACKOFF * 2**n`, drawn evenly from 0 (full jitter)."""
+"""Seconds: Celery's `retry_backoff`. The first wait is at most this, each next one twice that; they are drawn
+evenly from 0 (full jitter)."""
 BACKOFF_MAX: Final = 60
 """Seconds: Celery's `retry_backoff_max`, and the longest wait that is Celery's at all."""
 SHORT: Final = 4
@@ -37,6 +38,8 @@ LOST_MESSAGE_MARGIN: Final = 90.0
 MISCONFIGURED_WAIT: Final = 60.0
 THROTTLE_DEFAULT: Final = 30.0
 LONGEST_RETRY_AFTER: Final = 24 * 3600.0
+SHORTEST_RETRY_AFTER: Final = 1.0
+"""Seconds; a provider that says "again at once" while it refuses us is not asked in a hot loop."""
 KEY_WINDOW: Final = 24 * 3600.0
 """Seconds for which a provider is trusted to remember an idempotency key."""
 
@@ -110,46 +113,64 @@ def outcome_of(error: ChannelError) -> str:
 
 def decide(error: ChannelError, situation: Situation) -> Verdict:
     """The verdict on a failed attempt (see the table in `channels.contract`)."""
-    if isinstance(error, Throttled):
-        wait = min(error.retry_after if error.retry_after is not None else THROTTLE_DEFAULT, LONGEST_RETRY_AFTER)
-        return _wait(situation, "throttled", wait, counted=False)
-    if isinstance(error, Misconfigured):
-        if situation.other_provider and not situation.unknown:
-            return Verdict(State.QUEUED, "misconfigured", counted=False)
-        return _wait(situation, "misconfigured", MISCONFIGURED_WAIT, counted=False)
-    if isinstance(error, Unavailable):
-        if situation.other_provider and not situation.unknown:
-            return Verdict(State.QUEUED, "unavailable")
-        return _spent(situation, "unavailable", error.retry_after)
-    if isinstance(error, TryLater):
-        return _spent(situation, error.code, error.retry_after)
-    if isinstance(error, Refused):
-        return Verdict(_end(State.FAILED, situation), error.code)
-    if isinstance(error, AddressInvalid):
-        return Verdict(_end(State.FAILED, situation), error.code, suppress="address_invalid")
-    if isinstance(error, OptedOut):
-        return Verdict(_end(State.SUPPRESSED, situation), error.code, suppress="opted_out")
-    return _doubt(situation, error)
+    verdict = _judge(error, situation)
+    if verdict.state is State.RETRYING and _forgotten(situation, verdict.delay or 0.0):
+        return replace(verdict, state=State.IN_DOUBT, delay=None)
+    return verdict
 
 
 def lost(situation: Situation) -> Verdict:
-    """The verdict on an attempt whose lease ended without a result: the worker is gone, the outcome unknown."""
-    return _doubt(situation, Uncertain("lease_expired"))
+    """The verdict on an attempt whose lease ended without a result: its worker is gone."""
+    return decide(Uncertain("lease_expired"), situation)
+
+
+def key_forgotten(capability: Capability, unknown_age: float) -> bool:
+    """Whether a request of unknown outcome is too old to be repeated under its key, or asked for by it.
+
+    Args:
+        capability: of the provider that took it.
+        unknown_age: seconds since the first attempt whose outcome is unknown; 0 where there is none.
+    """
+    return capability is not Capability.OPAQUE and unknown_age > KEY_WINDOW
+
+
+def _forgotten(situation: Situation, delay: float) -> bool:
+    return situation.unknown and key_forgotten(situation.capability, situation.age + delay)
+
+
+def _judge(error: ChannelError, situation: Situation) -> Verdict:  # noqa: PLR0911 - one line of the table each
+    other = situation.other_provider and not situation.unknown
+    match error:
+        case Throttled():
+            wait = THROTTLE_DEFAULT if error.retry_after is None else error.retry_after
+            return _wait(situation, "throttled", _asked(wait), counted=False)
+        case Misconfigured():
+            if other:
+                return Verdict(State.QUEUED, "misconfigured", counted=False)
+            return _wait(situation, "misconfigured", MISCONFIGURED_WAIT, counted=False)
+        case Unavailable():
+            if other and situation.attempts < situation.max_attempts:
+                return Verdict(State.QUEUED, "unavailable")
+            return _spent(situation, "unavailable", error.retry_after)
+        case TryLater():
+            return _spent(situation, error.code, error.retry_after)
+        case Refused():
+            return Verdict(_end(State.FAILED, situation), error.code)
+        case AddressInvalid():
+            return Verdict(_end(State.FAILED, situation), error.code, suppress="address_invalid")
+        case OptedOut():
+            return Verdict(_end(State.SUPPRESSED, situation), error.code, suppress="opted_out")
+        case _:
+            return _doubt(situation, error)
 
 
 def _doubt(situation: Situation, error: ChannelError) -> Verdict:
     knowable = situation.capability is not Capability.OPAQUE
-    give_up = (
-        (not knowable and situation.on_doubt == HOLD)
-        or situation.attempts >= situation.max_attempts
-        or (knowable and situation.age > KEY_WINDOW)
-    )
-    if give_up:
+    give_up = (not knowable and situation.on_doubt == HOLD) or situation.attempts >= situation.max_attempts
+    delay = _delay(situation.attempts)
+    if give_up or (delay or 0.0) >= situation.lifetime:
         return Verdict(State.IN_DOUBT, error.code, unknown=True)
-    waiting = _wait(situation, error.code, _delay(situation.attempts), counted=True)
-    if waiting.state is not State.RETRYING:
-        return Verdict(State.IN_DOUBT, error.code, unknown=True)
-    return Verdict(State.RETRYING, error.code, waiting.delay, unknown=True)
+    return Verdict(State.RETRYING, error.code, delay, unknown=True)
 
 
 def _spent(situation: Situation, reason: str, retry_after: float | None) -> Verdict:
@@ -157,8 +178,12 @@ def _spent(situation: Situation, reason: str, retry_after: float | None) -> Verd
         return Verdict(_end(State.FAILED, situation), "retries_spent")
     wait = _delay(situation.attempts)
     if retry_after is not None:
-        wait = min(max(retry_after, wait or 0.0), LONGEST_RETRY_AFTER)
+        wait = max(_asked(retry_after), wait or 0.0)
     return _wait(situation, reason, wait, counted=True)
+
+
+def _asked(retry_after: float) -> float:
+    return min(max(retry_after, SHORTEST_RETRY_AFTER), LONGEST_RETRY_AFTER)
 
 
 def _delay(attempts: int) -> float | None:
@@ -175,7 +200,7 @@ def short_wait(attempts: int, draw: float) -> float:
         attempts: attempts spent.
         draw: an even draw from 0 to 1.
     """
-    return draw * min(BACKOFF_MAX, BACKOFF * 2 ** max(attempts - 1, 0))
+    return draw * min(BACKOFF_MAX, BACKOFF << min(max(attempts - 1, 0), 10))
 
 
 def _wait(situation: Situation, reason: str, wait: float | None, *, counted: bool) -> Verdict:

@@ -44,7 +44,15 @@ CLAIMABLE: Final = frozenset({State.QUEUED, State.RETRYING})
 
 MOVES: Final[dict[State, frozenset[State]]] = {
     State.HELD: frozenset(
-        {State.QUEUED, State.SENT, State.IN_DOUBT, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.SUPERSEDED}
+        {
+            State.QUEUED,
+            State.SENT,
+            State.IN_DOUBT,
+            State.CANCELLED,
+            State.EXPIRED,
+            State.SUPPRESSED,
+            State.SUPERSEDED,
+        }
     ),
     State.QUEUED: frozenset(
         {
@@ -74,7 +82,16 @@ MOVES: Final[dict[State, frozenset[State]]] = {
         }
     ),
     State.SENDING: frozenset(
-        {State.QUEUED, State.RETRYING, State.HELD, State.SENT, State.FAILED, State.IN_DOUBT, State.SUPPRESSED, State.EXPIRED}
+        {
+            State.QUEUED,
+            State.RETRYING,
+            State.HELD,
+            State.SENT,
+            State.FAILED,
+            State.IN_DOUBT,
+            State.SUPPRESSED,
+            State.EXPIRED,
+        }
     ),
     State.SENT: frozenset({State.DELIVERED, State.UNDELIVERED}),
     State.IN_DOUBT: frozenset({State.SENT, State.DELIVERED, State.UNDELIVERED, State.FAILED}),

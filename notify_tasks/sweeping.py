@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import redis
 
+from notify_tasks.errors import WireError
 from notify_tasks.intake import Intake
 from notify_tasks.ledger import Ledger
 from notify_tasks.notification import Notification
-from notify_tasks.errors import WireError
 from notify_tasks.parked import Parking
 from notify_tasks.providers import Pools
 from notify_tasks.routing import CHANNELS, LANES, WORK_QUEUES, queue_for
@@ -163,7 +163,9 @@ class Sweeper:
                 break
         self._count_lost(swept, found, "wake-ups")
 
-    def _lost_messages(self, swept: Swept, ledgers: dict[str, tuple[int, str]], passed: dict[str, Passed]) -> None:
+    def _lost_messages(
+        self, swept: Swept, ledgers: dict[str, tuple[int, str]], passed: dict[str, Passed]
+    ) -> None:
         """Ledger entries whose message is gone: into the intake table, and planned from there."""
         found = 0
         for key, (bucket, queue) in ledgers.items():

@@ -14,7 +14,6 @@ from typing import Any, Final
 from celery.exceptions import Reject
 
 from channels.contract import ChannelError
-
 from notify_tasks import retrying
 from notify_tasks.celery import app, away, fleet
 from notify_tasks.delivery import Outcome, describe

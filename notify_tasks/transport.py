@@ -5,7 +5,7 @@ would end the worker, drop the message or deliver it for ever, the raw bytes go 
 with a reason, and the queue goes on with its neighbours:
 
 * an item that is not an envelope of kombu (`Channel`);
-* a message that names no known task, or that a worker cannot turn into a call (`consuming.ParkingStep`);
+* a message that names no known task, or that a worker cannot turn into a call (`ParkingStep`);
 * a message that was taken `TAKEN_LIMIT` times and never ended, most likely since it ends the worker (`QoS`).
 
 A message that Redis has handed over and will not take back at the moment (full, read-only, gone) is kept in
@@ -21,11 +21,13 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import weakref
 from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty
 from time import monotonic, time
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import kombu.transport
 import redis
@@ -35,7 +37,7 @@ from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from notify_tasks.consuming import ParkingStep
+from notify_tasks.consuming import ParkingStep, Unreadable, check_envelope, read_envelope
 from notify_tasks.routing import PARKED_KEY, TAKEN_HEADER
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,7 @@ def park(to: redis.Redis | stock.Channel, queue: str, raw: bytes, reason: str, d
 
 
 def _record(queue: str, raw: bytes, reason: str, detail: str) -> bytes:
+    """The JSON record of a parked message; its fields are `park`'s arguments, `raw` in base64, and when."""
     record = {
         "queue": queue,
         "reason": reason,
@@ -110,10 +113,16 @@ def _record(queue: str, raw: bytes, reason: str, detail: str) -> bytes:
 
 
 def _log_parked(queue: str, reason: str, size: int) -> None:
+    """Tell the operator, without the message: `size` is its bytes."""
     logger.error("parked a message of queue %s: %s, %d bytes", queue, reason, size)
 
 
 def _write(client: Any, command: str, key: str, *values: Any) -> None:
+    """Run a write of one key, although Redis may be full.
+
+    Raises:
+        redis.RedisError: it is not written.
+    """
     try:
         client.execute_command(command, key, *values)
     except OutOfMemoryError:
@@ -121,70 +130,8 @@ def _write(client: Any, command: str, key: str, *values: Any) -> None:
 
 
 def _prefix(client: Any) -> str:
-    # kombu's client for `global_keyprefix` prefixes the commands that kombu uses; EVAL is not one.
+    """What a client of kombu puts before its keys; commands it does not know need it put by hand."""
     return str(getattr(client, "global_keyprefix", ""))
-
-
-class Unreadable(Exception):
-    """A queue item is not an envelope of kombu."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-
-def read_envelope(item: bytes) -> dict[str, Any]:
-    """The envelope in a queue item, checked so far that kombu can build, register and put back the message.
-
-    Raises:
-        Unreadable: with the reason and the offending field.
-    """
-    try:
-        envelope = loads(item)
-    except Exception as problem:  # noqa: BLE001 - the decoder recurses and calls hooks: anything comes out
-        raise Unreadable("not-json", type(problem).__name__) from None
-    return check_envelope(envelope)
-
-
-def check_envelope(envelope: Any) -> dict[str, Any]:
-    """As `read_envelope`, for an item that is decoded already."""
-    if not isinstance(envelope, dict):
-        raise Unreadable("not-an-object", f"a JSON {type(envelope).__name__}")
-    properties = _field(envelope, "properties", dict)
-    _field(envelope, "headers", dict)
-    body = _field(envelope, "body", str)
-    for optional in ("content-type", "content-encoding"):
-        if envelope.get(optional) is not None:
-            _field(envelope, optional, str)
-    if not _field(properties, "delivery_tag", str):
-        raise Unreadable("bad-envelope", "delivery_tag is empty")
-    delivery = _field(properties, "delivery_info", dict)
-    exchange, routing_key = _field(delivery, "exchange", str), _field(delivery, "routing_key", str)
-    if not exchange and not routing_key:
-        raise Unreadable("bad-envelope", "routing_key is empty")
-    _check_body(body, properties.get("body_encoding"))
-    return envelope
-
-
-def _field(holder: dict[str, Any], name: str, kind: type[Any]) -> Any:
-    if name not in holder:
-        raise Unreadable("bad-envelope", f"{name} is missing")
-    if not isinstance(holder[name], kind):
-        raise Unreadable("bad-envelope", f"{name} is a {type(holder[name]).__name__}, not a {kind.__name__}")
-    return holder[name]
-
-
-def _check_body(body: str, encoding: Any) -> None:
-    if not encoding or (isinstance(encoding, str) and encoding.lower() == "utf-8"):
-        return
-    codec = stock.Channel.codecs.get(encoding) if isinstance(encoding, str) else None
-    if codec is None:
-        raise Unreadable("bad-body", "body_encoding is neither utf-8 nor base64")
-    try:
-        codec.decode(body)
-    except ValueError:
-        raise Unreadable("bad-body", f"body is not {encoding}") from None
 
 
 class QoS(stock.QoS):
@@ -219,12 +166,16 @@ class QoS(stock.QoS):
         self.channel.taking = None
 
     def ack(self, delivery_tag: str) -> None:
+        self.forget(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def forget(self, delivery_tag: str) -> None:
+        """Remove a message from the unacknowledged; nothing happens if it is not among them."""
         # No MULTI: some servers refuse it when they are full, and an acknowledgement frees memory. The hash
         # goes first: the next restore clears an index entry without a message; the reverse would stay.
         with self.channel.conn_or_acquire() as client:
             pipeline = client.pipeline(transaction=False)
             pipeline.hdel(self.unacked_key, delivery_tag).zrem(self.unacked_index_key, delivery_tag).execute()
-        virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         if requeue:
@@ -324,14 +275,14 @@ class Channel(stock.Channel):
     """A channel that parks what it cannot read and keeps what Redis does not take back."""
 
     QoS = QoS
-    _kept_by_broker: dict[tuple[Any, ...], deque[tuple[str, bytes]]] = {}  # noqa: RUF012 - shared on purpose
+    _kept_by_broker: ClassVar[dict[tuple[Any, ...], deque[tuple[str, bytes]]]] = {}
+    _consumer_of: ClassVar[dict[tuple[Any, ...], weakref.ref[Channel]]] = {}
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         broker = connection.client
+        self._broker = broker.hostname, broker.port, broker.virtual_host
         # Shared by a broker's channels: what this one keeps when its connection dies, the next one takes.
-        self._kept = self._kept_by_broker.setdefault(
-            (broker.hostname, broker.port, broker.virtual_host), deque()
-        )
+        self._kept = self._kept_by_broker.setdefault(self._broker, deque())
         self._keeping = False
         self._retry_at = 0.0
         self.taking: tuple[str, bytes] | None = None
@@ -362,7 +313,7 @@ class Channel(stock.Channel):
         """Deliver, park, put back or keep one popped item: from here on it is ours to lose."""
         queue = key.rsplit(self.sep, 1)[0]
         transport: Any = self.connection
-        if self._closing or queue not in transport._callbacks:  # type: ignore[attr-defined] # noqa: SLF001
+        if self._closing or queue not in transport._callbacks:  # noqa: SLF001
             self._put_back(key, item)
             return
         self._queue_cycle.rotate(queue)  # type: ignore[attr-defined]
@@ -385,12 +336,15 @@ class Channel(stock.Channel):
             if not isinstance(refused, ResponseError):
                 raise  # the connection is gone: the worker reconnects
 
-    def _put_back(self, key: str, item: bytes) -> None:
+    def _put_back(self, key: str, item: bytes) -> bool:
+        """Put a popped item back to the head of its queue; False if it is kept instead."""
         try:
             with self.conn_or_acquire() as client:
                 _write(client, "RPUSH", key, item)
         except (RedisError, OSError) as problem:
             self._keep(key, item, problem)
+            return False
+        return True
 
     def _keep(self, key: str, item: bytes, problem: Exception) -> None:
         if not self._keeping:  # said once, not with every try
@@ -442,29 +396,59 @@ class Channel(stock.Channel):
         headers = {name: value for name, value in (headers or {}).items() if name != TAKEN_HEADER}
         return super().prepare_message(body, priority, content_type, content_encoding, headers, properties)
 
+    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        self._consumer_of[self._broker] = weakref.ref(self)
+        return super().basic_consume(queue, *args, **kwargs)
+
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
-        if self._still_open(delivery_tag):
+        if not self.closed:
             super().basic_ack(delivery_tag, multiple)
+        elif successor := self._successor():
+            successor.qos.forget(delivery_tag)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        if self._still_open(delivery_tag):
+        if not self.closed:
             super().basic_reject(delivery_tag, requeue)
+        elif requeue and (successor := self._successor()):
+            successor.qos.restore_by_tag(delivery_tag)
 
-    def _still_open(self, delivery_tag: str) -> bool:
-        """False for a task that ended after its connection was lost; stock kombu ends the worker over it."""
-        if self.closed:
-            logger.info("message %s ended after its connection; it is delivered again", delivery_tag)
-        return not self.closed
+    def _successor(self) -> Any:
+        """The channel that consumes now, for tasks that end after their connection was lost.
+
+        Their messages are unacknowledged still if Redis was gone, and nothing happens if it had them back.
+        """
+        reference = self._consumer_of.get(self._broker)
+        channel = reference() if reference else None
+        return channel if channel and not channel.closed else None
 
     def key_of(self, queue: str, envelope: dict[str, Any]) -> str:
         """The Redis list of a queue at the message's priority."""
         return str(self._q_for_pri(queue, self._get_message_priority(envelope)))  # type: ignore[attr-defined]
 
     def close(self) -> None:
-        if not self.closed:
-            for _ in range(len(self._kept)):
-                self._put_back(*self._kept.popleft())
-        super().close()
+        """Close, whatever state the connection is in.
+
+        When kombu's close fails half way, Celery closes the channel again after it has taken its transport
+        apart, and the worker ends with an AttributeError.
+        """
+        if self.closed:
+            return
+        self._closing = True
+        gone = (RedisError, OSError)
+        if self._in_poll:
+            with suppress(Empty, *gone):
+                self._brpop_read()
+        for _ in range(len(self._kept)):
+            if not self._put_back(*self._kept.popleft()):
+                break
+        try:
+            super().close()
+        except gone as problem:
+            logger.info("closing a channel without Redis: %s", type(problem).__name__)
+            self._disconnect_pools()  # type: ignore[attr-defined]
+            self._close_clients()  # type: ignore[attr-defined]
+            with suppress(*gone):
+                virtual.Channel.close(self)
 
 
 class Transport(stock.Transport):

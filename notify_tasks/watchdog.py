@@ -65,7 +65,9 @@ class Watchdog:
             overdue = deadline.overdue()
             if overdue > CUT_AFTER and key not in self._cut:
                 self._cut.add(key)
-                logger.warning("a call of %s is %.0f s past its deadline: cutting its socket", provider, overdue)
+                logger.warning(
+                    "a call of %s is %.0f s past its deadline: cutting its socket", provider, overdue
+                )
                 deadline.cut()
             elif overdue > GIVE_UP_AFTER and not self._gave_up:
                 self._gave_up = True

@@ -52,8 +52,9 @@ class Settings:
     """The address in MAIL FROM; the option is `Name <addr>` and gives From too."""
     letterhead: Letterhead = field(repr=False)
     """From, Reply-To (`reply_to`, optional) and `message_id_domain` (default: the sender's)."""
-    tls: ssl.SSLContext = field(repr=False)
-    """TLS 1.2 or later; certificates must lead to a root of the system or of `ca_file` (PEM, optional)."""
+    tls: ssl.SSLContext | None = field(repr=False)
+    """TLS 1.2 or later; certificates must lead to a root of the system or of `ca_file` (PEM, optional).
+    None for `smtp+plain://` alone."""
     local_hostname: str | None
     """The name in EHLO. Default: this machine's full name, or None for the connection's own address."""
     connections: int
@@ -83,7 +84,7 @@ def read(name: str, options: Mapping[str, Any]) -> Settings:
         letterhead=Letterhead(
             sender[0], reply_to[0] if reply_to else None, given.domain("message_id_domain", sender[1].domain)
         ),
-        tls=given.tls(),
+        tls=None if relay.security is Security.PLAIN else given.tls(),
         local_hostname=given.hostname(),
         connections=given.whole("connections", 10),
         connection_messages=given.whole("connection_messages", 100),

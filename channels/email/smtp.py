@@ -247,15 +247,18 @@ class SmtpProvider:
         return client
 
     def _prepare(self, client: Client, relay: Relay) -> None:
+        tls = self._settings.tls
         if relay.security is Security.IMPLICIT:
-            client.secure(self._settings.tls, relay.host)
+            assert tls is not None
+            client.secure(tls, relay.host)
         client.reply("220")
         client.hello()
         if relay.security is Security.STARTTLS:
             if not client.has_extn("starttls"):
                 raise Failure(Phase.TLS, "starttls")
             client.step(Phase.TLS, "STARTTLS", "220")
-            client.secure(self._settings.tls, relay.host)
+            assert tls is not None
+            client.secure(tls, relay.host)
             client.hello()
         if relay.user is not None:
             client.authenticate(relay.user, relay.password)

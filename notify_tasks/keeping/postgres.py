@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -20,6 +21,9 @@ MOST_CONNECTIONS: Final = 8
 """Of one process; calls beyond that wait their turn, within their budget."""
 LOOK_SECONDS: Final = 0.05
 """How often a waiting call looks at the clock."""
+
+_CUT_OFF: Final = ("08", "57P")
+"""SQLSTATE classes of a connection that has ended: the statement was committed or not."""
 
 RV = TypeVar("RV")
 
@@ -39,58 +43,67 @@ class PostgresKeeper:
     def __init__(self, url: str, timeout: float, *, tell: bool = True) -> None:
         self._conninfo = _conninfo(url, timeout)
         self._statement = row.statement(tell=tell)
-        self._idle: Idle[_Connection] = Idle(MOST_CONNECTIONS)
+        self._idle: Idle[_Connection] = Idle(MOST_CONNECTIONS, inherited=_buried.append)
         self._free: tuple[int, threading.BoundedSemaphore] = _turns()
 
     def keep(self, notification: Notification, headers: Mapping[str, object], *, deadline: float) -> None:  # noqa: ARG002 - a row has no message headers
         """Commit the row."""
-        id_ = notification.message_id
         turns = self._turns_here()
         if not turns.acquire(timeout=max(deadline - time.monotonic(), 0)):
-            raise NotAccepted(id_, f"all {MOST_CONNECTIONS} database connections were busy: slow down")
+            busy = f"all {MOST_CONNECTIONS} database connections were busy: slow down"
+            raise NotAccepted(notification.message_id, busy)
         try:
-            doubt = self._attempt(self._reusable(), notification, deadline)
-            if doubt is not None:
-                # The connection had died, or died on the way. The row is the same: writing it twice is safe.
-                self._attempt(self._connected(id_, deadline, doubt=doubt), notification, deadline)
+            self._keep(notification, deadline)
         finally:
             turns.release()
+
+    def _keep(self, notification: Notification, deadline: float) -> None:
+        connection, first = self._reusable(), None
+        if connection is not None:
+            first = self._run(connection, notification, deadline)
+            if first is None:
+                return
+            if not first.cut_off or time.monotonic() >= deadline:
+                raise first.error
+        # None was idle, or it had died in its sleep. The row is the same: writing it twice is safe.
+        try:
+            connection = self._connected(notification, deadline)
+        except NotAccepted:
+            if first is not None:
+                raise first.error from None
+            raise
+        if failure := self._run(connection, notification, deadline):
+            raise failure.error
 
     def close(self) -> None:
         """Close idle connections."""
         while (connection := self._idle.take()) is not None:
             connection.close()
 
-    def _attempt(
-        self, connection: _Connection | None, notification: Notification, deadline: float
-    ) -> str | None:
-        """Run the statement. Returns why its end is unknown, if another connection may still tell."""
-        reused = connection is not None
+    def _run(self, connection: _Connection, notification: Notification, deadline: float) -> _Failure | None:
+        # Failures are values here, since an exception raised in the handler would carry the driver's error
+        # along as its context, and that may quote the row.
         id_ = notification.message_id
-        if connection is None:
-            connection = self._connected(id_, deadline)
         connection.deadline = deadline
-        failed: tuple[str | None, str, bool]
         try:
             connection.execute(self._statement, row.values(notification))
         except TimeoutError:
-            failed = None, "it gave no answer in time", True
-        except psycopg.Error as error:
-            failed = error.sqlstate, type(error).__name__, connection.broken
-        else:
-            if not self._idle.give(connection):
-                connection.close()
-            return None
-        # Out of the handler: what is raised here must not carry the driver's error, which may quote the row.
-        sqlstate, kind, lost = failed
-        if lost or sqlstate is None or sqlstate[:3] in {"08", "57P"} or sqlstate[:2] == "08":
             connection.close()
-            doubt = f"PostgreSQL: {kind}"
-            if reused and time.monotonic() < deadline and kind != "it gave no answer in time":
-                return doubt
-            raise MaybeAccepted(id_, doubt)
-        connection.close()
-        raise NotAccepted(id_, row.explain(sqlstate, kind))
+            return _Failure(MaybeAccepted(id_, "PostgreSQL gave no answer in time"), cut_off=False)
+        except psycopg.Error as error:
+            connection.close()
+            sqlstate, kind = error.sqlstate, type(error).__name__
+            if sqlstate is None or sqlstate.startswith(_CUT_OFF):
+                return _Failure(
+                    MaybeAccepted(id_, f"the connection to PostgreSQL ended: {kind}"), cut_off=True
+                )
+            return _Failure(NotAccepted(id_, row.explain(sqlstate, kind)), cut_off=False)
+        except BaseException:
+            connection.close()
+            raise
+        if not self._idle.give(connection):
+            connection.close()
+        return None
 
     def _reusable(self) -> _Connection | None:
         while (connection := self._idle.take()) is not None:
@@ -98,18 +111,16 @@ class PostgresKeeper:
                 return connection
         return None
 
-    def _connected(self, id_: str, deadline: float, *, doubt: str | None = None) -> _Connection:
+    def _connected(self, notification: Notification, deadline: float) -> _Connection:
         try:
-            return open_by(deadline, self._connect, _close)
+            return open_by(deadline, self._connect, _Connection.close)
         except TimeoutError:
             why = "PostgreSQL gave no answer in time"
         except psycopg.Error as error:
             why = (
                 f"PostgreSQL cannot be reached ({type(error).__name__}, SQLSTATE {error.sqlstate or 'none'})"
             )
-        if doubt is not None:
-            raise MaybeAccepted(id_, doubt)
-        raise NotAccepted(id_, f"{why}: call again when it is back")
+        raise NotAccepted(notification.message_id, f"{why}: call again when it is back")
 
     def _connect(self) -> _Connection:
         return _Connection.connect(self._conninfo, autocommit=True)
@@ -120,12 +131,20 @@ class PostgresKeeper:
         return self._free[1]
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a row was not, or perhaps not, kept; and whether another connection may still tell."""
+
+    error: NotAccepted | MaybeAccepted
+    cut_off: bool
+
+
 class _Connection(psycopg.Connection[Any]):
     """A connection whose waiting ends at a deadline, even where the server is frozen."""
 
     deadline = float("inf")
 
-    def wait(self, gen: Generator[Any, Any, RV], *args: Any, **kwargs: Any) -> RV:  # noqa: ANN401 - psycopg's own
+    def wait(self, gen: Generator[Any, Any, RV], *args: Any, **kwargs: Any) -> RV:
         kwargs["interval"] = LOOK_SECONDS
         return super().wait(self._until_deadline(gen), *args, **kwargs)
 
@@ -142,8 +161,9 @@ class _Connection(psycopg.Connection[Any]):
                 return result
 
 
-def _close(connection: _Connection) -> None:
-    connection.close()
+_buried: list[_Connection] = []
+"""A parent's connections in a forked child. psycopg would warn of them as unclosed, and closing them here
+would end them there."""
 
 
 def _turns() -> tuple[int, threading.BoundedSemaphore]:

@@ -25,8 +25,8 @@ class RedisKeeper:
     def keep(self, notification: Notification, headers: Mapping[str, object], *, deadline: float) -> None:
         """Publish the call. A Redis that cannot be reached makes it `MaybeAccepted` as well.
 
-        That nothing was sent is often known then. But the remedy is the same, and so the caller has one case to
-        handle: repeat the call with its id.
+        That nothing was sent is often known then. But the remedy is the same, and so the caller has one case
+        to handle: repeat the call with its id.
         """
         try:
             self._broker.publish([message_of(notification, headers)], deadline=deadline)

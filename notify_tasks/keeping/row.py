@@ -10,8 +10,8 @@ from typing import Final
 
 from notify_tasks.notification import Notification
 
-# The hash is a part of the key: two bodies under one id are both kept, and judged at intake. So nothing here can
-# conflict with what is there already.
+# The hash is a part of the key: two bodies under one id are both kept, and judged at intake. So nothing here
+# can conflict with what is there already.
 KEEP: Final = (
     "INSERT INTO notify.intake (tenant, message_id, hash, envelope, origin) "
     "VALUES (%s, %s, %s, CAST(%s AS jsonb), 'producer') ON CONFLICT DO NOTHING"

@@ -1,8 +1,8 @@
 """A call becomes a row in the caller's own transaction: it is sent if, and only if, that commits.
 
 Any DB-API connection on the fleet's database will do, and the wrappers of Django and SQLAlchemy. Nothing here
-commits, and nothing here ends the caller's transaction: a savepoint stands around the statement, for a database
-that lacks the table must not cost the caller what was done before.
+commits, and nothing here ends the caller's transaction: a savepoint stands around the statement, for a
+database that lacks the table must not cost the caller what was done before.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _SAVEPOINT: Final = "notify_tasks"
 _IN_TRANSACTION: Final = (2, 3)
 """libpq's PQTRANS_INTRANS and PQTRANS_INERROR."""
 _WANTED: Final = (
-    "Pass a psycopg or other DB-API connection, Django's `connection`, or SQLAlchemy's Connection or Session, "
-    "on the fleet's database"
+    "Pass a psycopg or other DB-API connection, Django's `connection`, or SQLAlchemy's Connection or "
+    "Session, on the fleet's database"
 )
 
 
-def open_transaction(connection: object) -> Any:  # noqa: ANN401 - any driver's connection
+def open_transaction(connection: object) -> Any:
     """The DB-API connection under `connection`, in a transaction that its owner will end.
 
     Raises:
@@ -81,17 +81,17 @@ def _is_django(connection: object) -> bool:
     return hasattr(connection, "in_atomic_block") and hasattr(connection, "get_autocommit")
 
 
-def _under_django(wrapper: Any) -> Any:  # noqa: ANN401 - Django need not be installed
+def _under_django(wrapper: Any) -> Any:
     if wrapper.vendor != "postgresql":
         raise _wrong("it is not on PostgreSQL", "Pass the connection whose database is the fleet's")
     wrapper.ensure_connection()
     if wrapper.get_autocommit():
         raise _wrong("it commits each statement by itself", "Wrap your work in transaction.atomic()")
     # Past Django's own cursor, which logs statements with their values while DEBUG is on.
-    return wrapper.connection
+    return _ours_to_use(wrapper.connection, "Wrap your work in transaction.atomic()")
 
 
-def _under_sqlalchemy(connection: Any) -> Any:  # noqa: ANN401 - SQLAlchemy need not be installed
+def _under_sqlalchemy(connection: Any) -> Any:
     if connection.dialect.is_async:
         raise _wrong("it is asynchronous", "Use a plain engine's connection")
     if connection.dialect.name != "postgresql":
@@ -107,7 +107,9 @@ def _under_sqlalchemy(connection: Any) -> Any:  # noqa: ANN401 - SQLAlchemy need
     return dbapi
 
 
-def _ours_to_use(dbapi: Any, remedy: str) -> Any:  # noqa: ANN401 - any driver's connection
+def _ours_to_use(dbapi: Any, remedy: str) -> Any:
+    if getattr(dbapi, "closed", False):
+        raise _wrong("it is closed", "Pass one that is open")
     info = getattr(dbapi, "info", None)  # psycopg's and psycopg2's
     in_transaction = getattr(info, "transaction_status", None) in _IN_TRANSACTION
     if getattr(dbapi, "autocommit", False) and not in_transaction:

@@ -370,5 +370,10 @@ def _delivery_row(item: NewNotification, delivery: NewDelivery) -> dict[str, Any
         "queue": delivery.queue,
     }
     if claim:
-        row |= {"token": str(claim.token), "provider": claim.provider, "lease": claim.lease, "worker": claim.worker}
+        row |= {
+            "token": str(claim.token),
+            "provider": claim.provider,
+            "lease": claim.lease,
+            "worker": claim.worker,
+        }
     return row

@@ -61,7 +61,9 @@ SELECT count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
 def cancel(database: Database, tenant: str, message_id: str) -> Cancelled:
     """Cancel a notification by its message id, whether a worker has seen it or not."""
     with database.transaction() as connection:
-        connection.execute("DELETE FROM notify.intake WHERE tenant = %s AND message_id = %s", (tenant, message_id))
+        connection.execute(
+            "DELETE FROM notify.intake WHERE tenant = %s AND message_id = %s", (tenant, message_id)
+        )
         row = connection.execute(_TOMBSTONE, (tenant, message_id)).fetchone()
         notification_id = row["notification_id"] if row else None
         if notification_id is None:

@@ -16,7 +16,13 @@ VALUES (%s, %s, %s, %s, %s::jsonb) ON CONFLICT DO NOTHING RETURNING delivery_id
 
 
 def put(
-    database: Database, *, delivery_id: str, tenant: str, recipient_id: str, event_type: str, data: Mapping[str, Any]
+    database: Database,
+    *,
+    delivery_id: str,
+    tenant: str,
+    recipient_id: str,
+    event_type: str,
+    data: Mapping[str, Any],
 ) -> bool:
     """Store an item. False if the delivery has one already."""
     return bool(database.rows(_PUT, (delivery_id, tenant, recipient_id, event_type, jsonb(dict(data)))))

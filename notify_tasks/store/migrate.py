@@ -65,7 +65,9 @@ def applied(connection: psycopg.Connection) -> dict[int, str]:
     return dict(connection.execute("SELECT version, checksum FROM notify.schema_migration").fetchall())
 
 
-def migrate(url: str, *, folder: Path = FOLDER, tell: Callable[[str], None] = lambda _: None) -> list[Migration]:
+def migrate(
+    url: str, *, folder: Path = FOLDER, tell: Callable[[str], None] = lambda _: None
+) -> list[Migration]:
     """Bring the database to this version's schema. Two at once are safe: the second waits and finds it done.
 
     Args:
@@ -80,7 +82,9 @@ def migrate(url: str, *, folder: Path = FOLDER, tell: Callable[[str], None] = la
         SchemaError: an applied migration's file has been changed, PostgreSQL is too old, or a lock could not be had.
     """
     with translated():
-        connection = psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="notify-migrate")
+        connection = psycopg.connect(
+            url, autocommit=True, connect_timeout=5, application_name="notify-migrate"
+        )
     with connection, translated():
         if connection.info.server_version < OLDEST_POSTGRESQL:
             raise SchemaError(
@@ -140,4 +144,6 @@ def check(url: str, *, folder: Path = FOLDER) -> None:
     if have < own:
         raise SchemaError(f"the database has schema {have}, this version needs {own}: type `notify migrate`")
     if have > own + 1:
-        raise SchemaError(f"the database has schema {have}, this version knows {own}: deploy the newer version")
+        raise SchemaError(
+            f"the database has schema {have}, this version knows {own}: deploy the newer version"
+        )

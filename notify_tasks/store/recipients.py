@@ -43,7 +43,13 @@ ON CONFLICT DO NOTHING
 
 
 def suppress(
-    database: Database, channel: str, address: str, *, reason: str, source: str = "operator", tenant: str = "default"
+    database: Database,
+    channel: str,
+    address: str,
+    *,
+    reason: str,
+    source: str = "operator",
+    tenant: str = "default",
 ) -> None:
     """Write to this address no more. Deliveries that wait are stopped when they are claimed."""
     database.rows(_SUPPRESS, (tenant, channel, address, reason, source))

@@ -105,7 +105,9 @@ def end_leases(database: Database, *, knowable: Sequence[str], limit: int) -> tu
         what to publish again, and how many rows were ended in all.
     """
     rows = database.rows(_END_LEASES, (limit, list(knowable)))
-    return [Wake(row["id"], row["channel"], row["lane"]) for row in rows if row["state"] == "queued"], len(rows)
+    return [Wake(row["id"], row["channel"], row["lane"]) for row in rows if row["state"] == "queued"], len(
+        rows
+    )
 
 
 _EXPIRE = """

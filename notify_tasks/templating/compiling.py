@@ -74,9 +74,7 @@ class Compiler:
             environment.get_template(file)
         except TemplateSyntaxError as error:
             problem = (error.message or "Jinja cannot read it").rstrip(".")
-            yield Problem(
-                error.filename or shown, error.lineno, problem, _syntax_remedy(problem, environment)
-            )
+            yield Problem(shown, error.lineno, problem, _syntax_remedy(problem, environment))
             return
         if environment.mode == "html":
             yield from _lint(source, shown)

@@ -65,7 +65,7 @@ class _Bounds(NodeTransformer):
     def __init__(self, mode: str) -> None:
         self._plain = mode in ("json", "markdown")
 
-    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the base class
+    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
         if isinstance(node, nodes.ScopedEvalContextModifier):
             raise TemplateSyntaxError("escaping cannot be switched: take the autoescape tag out", node.lineno)
         if self._plain and isinstance(node, (*_WRITES_TWICE, *_IMPORTS)):
@@ -127,7 +127,7 @@ class Environment(ImmutableSandboxedEnvironment):
         bounded.set_environment(self)
         return bounded
 
-    def getattr(self, obj: Any, attribute: str) -> Any:  # noqa: ANN401 - as the base class
+    def getattr(self, obj: Any, attribute: str) -> Any:
         """`payload.items` is the field of that name. Else only Jinja's own helpers have attributes."""
         if isinstance(obj, Mapping):
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
@@ -137,7 +137,7 @@ class Environment(ImmutableSandboxedEnvironment):
             return super().getattr(obj, attribute)
         return self.undefined(f"{attribute} is out of reach", exc=SecurityError)
 
-    def getitem(self, obj: Any, argument: Any) -> Any:  # noqa: ANN401 - as the base class
+    def getitem(self, obj: Any, argument: Any) -> Any:
         """A key or an index of a JSON value."""
         if isinstance(obj, StrictUndefined):
             return str(obj)  # raises, with the name
@@ -148,18 +148,18 @@ class Environment(ImmutableSandboxedEnvironment):
                 return self.undefined("a key or an index in [ ] is missing", obj=obj)
         return self.undefined("this is out of reach", exc=SecurityError)
 
-    def is_safe_callable(self, obj: Any) -> bool:  # noqa: ANN401 - as the base class
+    def is_safe_callable(self, obj: Any) -> bool:
         """Macros, blocks, `range` and `loop.cycle`; an undefined one says its name."""
         if isinstance(obj, MethodType):
             return isinstance(obj.__self__, LoopContext)
         return obj is bounded_range or isinstance(obj, (Macro, BlockReference, StrictUndefined))
 
-    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the base class
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a macro: recursion has a bound."""
         budget.get().step()
         return super().call(context, obj, *args, **kwargs)
 
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401 - as the base class
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Operators that can make much out of little."""
         if operator == "**" or (operator == "%" and isinstance(left, str)):
             raise Refusal(
@@ -195,7 +195,7 @@ class Sources(BaseLoader):
         """The file's path inside the templates folder."""
         return file if file.startswith(f"{LAYOUT}/") else f"{self._type}/{file}"
 
-    def get_source(self, environment: Any, template: str) -> tuple[str, str, Callable[[], bool]]:  # noqa: ANN401, ARG002 - as the base class
+    def get_source(self, environment: Any, template: str) -> tuple[str, str, Callable[[], bool]]:  # noqa: ARG002 - as the base class
         if template not in self.files:
             raise TemplateNotFound(template)
         return self.files[template], self.shown(template), lambda: True

@@ -130,16 +130,16 @@ def _files(folder: Path, prefix: str = "", depth: int = 0) -> Iterator[tuple[str
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
-        if (
-            entry.name.startswith((".", "#"))
-            or entry.name.endswith(("~", ".orig"))
-            or entry.name == "__pycache__"
-        ):
+        if entry.name.startswith((".", "#")) or entry.name.endswith(("~", ".orig")):
             continue
         if entry.is_dir():
             yield from _files(folder / entry.name, f"{prefix}{entry.name}/", depth + 1)
-        elif entry.is_file():
-            yield f"{prefix}{entry.name}", entry.stat()
+            continue
+        try:
+            stat = entry.stat()
+        except FileNotFoundError:
+            continue  # it went away since; the next look sees that
+        yield f"{prefix}{entry.name}", stat
 
 
 # --- locales ------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import SchemaError, best_match
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
@@ -54,6 +54,8 @@ _SAYINGS: Final = {
     "format": "does not have the format {0}",
     "const": "is not {0}",
     "uniqueItems": "has an entry twice",
+    "anyOf": "fits none of the forms that the schema allows",
+    "oneOf": "does not fit exactly one of the forms that the schema allows",
 }
 
 
@@ -120,15 +122,21 @@ class PayloadSchema:
         return path
 
 
+def _instance(error: ValidationError) -> Any:
+    """The part of the payload that is wrong: for looking at keys, never for showing."""
+    return error.instance
+
+
 def _missing(error: ValidationError) -> list[str]:
     """The names that `required` asked for and the instance lacks, in the schema's order."""
-    demanded: list[str] = error.validator_value
-    return [key for key in demanded if key not in error.instance]
+    demanded: Any = error.validator_value
+    return [key for key in demanded if key not in _instance(error)]
 
 
 def _saying(error: ValidationError) -> str:
     """What is wrong, made of the schema's words alone."""
-    rule, value = str(error.validator), error.validator_value
+    rule = str(error.validator)
+    value: Any = error.validator_value
     if rule == "required":
         return "is missing"
     if rule == "type":
@@ -145,7 +153,7 @@ def _saying(error: ValidationError) -> str:
 
 def _extra(error: ValidationError) -> str:
     known = list(error.schema.get("properties", ())) if isinstance(error.schema, Mapping) else []
-    for key in error.instance:
+    for key in _instance(error):
         if key not in known and _PLAIN_KEY.fullmatch(key):
             near = difflib.get_close_matches(key, known, n=1)
             return f"has a field {key!r} that the type does not know" + (
@@ -165,7 +173,7 @@ def _check(schema: dict[str, Any]) -> None:
     except SchemaError as error:
         place = ".".join(str(step) for step in ("payload", *error.absolute_path))
         raise BadSchema(f"{place}: {error.message}", "Write it as JSON Schema draft 2020-12 asks") from None
-    resolver = Registry().resolver_with_root(Resource(contents=schema, specification=DRAFT202012))
+    resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
     for part in _subschemas(schema):
         _check_keywords(part)
         for keyword in ("$ref", "$dynamicRef"):
@@ -190,7 +198,7 @@ def _check_keywords(part: Mapping[str, Any]) -> None:
         )
 
 
-def _check_reference(reference: str, resolver: Any) -> None:  # noqa: ANN401 - referencing keeps the type private
+def _check_reference(reference: str, resolver: Any) -> None:
     if not reference.startswith("#"):
         raise BadSchema(
             f"$ref {reference!r} is remote", "Put the schema under [payload.$defs] and refer to it with #"
@@ -216,7 +224,7 @@ def _subschemas(schema: object) -> Iterator[Mapping[str, Any]]:
         yield from _subschemas(schema.get(keyword))
 
 
-def _strip(schema: object, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+def _strip(schema: object, value: Any) -> Any:
     """`value` with optional fields left out, as far as plain `properties` and `items` tell."""
     if not isinstance(schema, Mapping):
         return value

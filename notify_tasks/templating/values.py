@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from jinja2 import StrictUndefined, TemplateRuntimeError, pass_context
+from jinja2.filters import FILTERS
 from jinja2.runtime import Context, markup_join, str_join
 
 MAX_OUTPUT: Final = 512 * 1024
@@ -27,6 +29,22 @@ JINJA_FILTERS: Final = (
     *("sum", "title", "trim", "truncate", "unique", "upper", "urlencode"),
 )
 """Jinja's filters that cannot make much out of little, and none that switches escaping off."""
+_TEXT_FILTERS: Final = (
+    *(
+        "capitalize",
+        "e",
+        "escape",
+        "forceescape",
+        "lower",
+        "string",
+        "striptags",
+        "title",
+        "trim",
+        "truncate",
+    ),
+    *("upper", "urlencode"),
+)
+"""Those that write a value as text: given a macro or a list, they would write Python's words for it."""
 _SCHEMES: Final = ("https", "http", "mailto", "tel")
 _MARKDOWN: Final = re.compile(r"([\\`*_\[\]<>~|@#&])")
 
@@ -121,8 +139,8 @@ def _round(value: float, digits: int = 0) -> float:
     return round(float(value), max(0, min(int(digits), 12)))
 
 
-def _replace(text: object, old: str, new: str) -> str:
-    source, old, new = str(text), str(old), str(new)
+def _replace(text: object, old: object, new: object) -> str:
+    source, old, new = _text(text), _text(old), _text(new)
     if len(source) + source.count(old) * len(new) > MAX_OUTPUT:
         raise too_large()
     return source.replace(old, new)
@@ -141,7 +159,7 @@ def _is_plain_url(text: str) -> bool:
 
 def _link(value: object) -> str:
     """A URL that is safe to click on; what RFC 3986 does not allow in one is percent-encoded."""
-    text = str(value)
+    text = _text(value)
     if not _is_plain_url(text):
         raise Refusal(
             "unsafe-link",
@@ -166,7 +184,7 @@ def filters_for(mode: str) -> dict[str, Callable[..., Any]]:
         size = 0
         for value in values:
             pieces += [separator, value] if pieces and separator != "" else [value]
-            size += len(str(value)) + len(str(separator))
+            size += len(_text(value)) + len(_text(separator))
             if size > MAX_OUTPUT:
                 raise too_large()
         return paste(pieces)
@@ -176,9 +194,22 @@ def filters_for(mode: str) -> dict[str, Callable[..., Any]]:
 
     own: dict[str, Callable[..., Any]] = {"bounded": _bounded, "concat": concat, "join": concat}
     own |= {"round": _round, "replace": _replace, "link": markdown_link if mode == "markdown" else _link}
+    own |= {name: _of_text(FILTERS[name]) for name in _TEXT_FILTERS}
     if mode == "json":
         own["tojson"] = _tojson
     return own
+
+
+def _of_text(jinja: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter of Jinja's, for text alone. Some are handed the context first; `wraps` keeps that mark."""
+    place = 1 if hasattr(jinja, "jinja_pass_arg") else 0
+
+    @functools.wraps(jinja)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        _text(args[place])
+        return jinja(*args, **kwargs)
+
+    return checked
 
 
 def finalizer_for(mode: str) -> Callable[[Context, Any], Any]:
@@ -188,17 +219,13 @@ def finalizer_for(mode: str) -> Callable[[Context, Any], Any]:
     """
 
     @pass_context
-    def finalize(_context: Context, value: Any) -> Any:  # noqa: ANN401 - any value of a template
+    def finalize(_context: Context, value: Any) -> Any:
         if isinstance(value, str):
             budget.get().write(len(value))
             return value if isinstance(value, _Whole) else escape(value)
-        if isinstance(value, StrictUndefined):
-            return str(value)  # raises, with the name
         if isinstance(value, bool) and mode == "json":
             return json.dumps(value)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return value
-        raise Refusal("template", *_no_text(value))
+        return _text(value)
 
     escape = _ESCAPES.get(mode, _unchanged)
     return finalize
@@ -217,6 +244,15 @@ def _in_markdown(text: str) -> str:
 
 
 _ESCAPES: Final[Mapping[str, Callable[[str], str]]] = {"json": _in_json, "markdown": _in_markdown}
+
+
+def _text(value: object) -> str:
+    """A value as text. Only text and numbers have one; a missing value says its name."""
+    if isinstance(value, (str, StrictUndefined)) or (
+        isinstance(value, (int, float)) and not isinstance(value, bool)
+    ):
+        return str(value)
+    raise Refusal("template", *_no_text(value))
 
 
 def _no_text(value: object) -> tuple[str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
@@ -62,6 +64,8 @@ class Conversation:
     """Messages up to their final dot, dots unstuffed."""
     loose: bytes = b""
     """Bytes of a message whose final dot never came."""
+    drips: int = 0
+    """Bytes of answers that went out one at a time."""
     ended: bool = False
 
     def verbs(self) -> list[str]:
@@ -94,12 +98,13 @@ class ScriptedRelay:
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._talks: list[_Talk] = []
         self.conversations: list[Conversation] = []
         self.most_at_once = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
 
-    def __enter__(self) -> ScriptedRelay:
+    def __enter__(self) -> Self:
         self._start(self._accept)
         return self
 
@@ -108,6 +113,8 @@ class ScriptedRelay:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for talk in self._talks:
+            talk.interrupt()
         for each in self._threads:
             each.join(5)
             assert not each.is_alive(), "the relay's thread did not end"
@@ -146,10 +153,11 @@ class ScriptedRelay:
                 self.conversations.append(conversation)
                 self.most_at_once = max(self.most_at_once, sum(not each.ended for each in self.conversations))
                 self._changed.notify_all()
-            self._start(lambda c=connection, s=script, v=conversation: self._serve(c, s, v))
+            talk = _Talk(connection, {**GOOD, **script}, conversation, self._stopped, self._changed)
+            self._talks.append(talk)
+            self._start(functools.partial(self._serve, talk, conversation))
 
-    def _serve(self, connection: socket.socket, script: Script, conversation: Conversation) -> None:
-        talk = _Talk(connection, {**GOOD, **script}, conversation, self._stopped, self._changed)
+    def _serve(self, talk: _Talk, conversation: Conversation) -> None:
         try:
             if self._tls is not None and self._implicit:
                 talk.handshake(self._tls)
@@ -165,8 +173,8 @@ class ScriptedRelay:
                 self._changed.notify_all()
 
 
-class _HungUp(Exception):  # noqa: N818 - it ends a conversation, nothing went wrong
-    pass
+class _HungUp(Exception):
+    """The conversation is over; nothing went wrong."""
 
 
 class _Talk:
@@ -187,6 +195,10 @@ class _Talk:
         self._stopped = stopped
         self._changed = changed
         self._received = b""
+
+    def interrupt(self) -> None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._sock.close()
@@ -248,6 +260,9 @@ class _Talk:
         if isinstance(planned, Drip):
             for each in f"{planned.reply}\r\n".encode():
                 self._send(bytes([each]))
+                with self._changed:
+                    self._conversation.drips += 1
+                    self._changed.notify_all()
                 if self._stopped.wait(planned.seconds):
                     raise _HungUp
             return planned.reply
@@ -289,16 +304,28 @@ class _Talk:
 # --- a real one -------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Taken:
+    """One message and its envelope."""
+
+    sender: str
+    recipients: list[str]
+    content: bytes
+    smtputf8: bool
+
+
 @dataclass
 class RealRelay:
     """An aiosmtpd server on a port of its own, and what it took."""
 
     port: int = 0
-    taken: list[Envelope] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
     logins: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        self.taken.append(envelope)
+        assert isinstance(envelope.content, bytes)
+        sender = envelope.mail_from or ""
+        self.taken.append(Taken(sender, envelope.rcpt_tos, envelope.content, smtputf8=envelope.smtp_utf8))
         return "250 2.0.0 Ok: queued as 4F3B2C1D"
 
     def authenticate(
@@ -313,20 +340,31 @@ class RealRelay:
 def real_relay(
     tls: ssl.SSLContext | None = None, *, implicit: bool = False, login: bool = False
 ) -> Iterator[RealRelay]:
-    """Run one: with `tls` it requires STARTTLS, or speaks TLS at once (`implicit`); with `login`, AUTH too."""
+    """Run one. With `tls` it requires STARTTLS, or (`implicit`) speaks TLS at once; with `login`, AUTH."""
     relay = RealRelay()
     loop = asyncio.new_event_loop()
     starttls = tls if tls is not None and not implicit else None
 
+    open_ones: set[SMTP] = set()
+
+    class Server(SMTP):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            open_ones.add(self)
+            super().connection_made(transport)
+
+        def connection_lost(self, error: Exception | None) -> None:
+            open_ones.discard(self)
+            super().connection_lost(error)
+
     def protocol() -> SMTP:
-        return SMTP(
+        return Server(
             relay,
             hostname="relay.test",
             ident="relay",
             enable_SMTPUTF8=True,
             tls_context=starttls,
             require_starttls=starttls is not None,
-            # aiosmtpd does not see that TLS came first where it did not start it: there AUTH is offered alone.
+            # aiosmtpd knows only of TLS that it started itself: elsewhere it may offer AUTH, not require it.
             auth_required=login and starttls is not None,
             auth_require_tls=starttls is not None,
             authenticator=relay.authenticate if login else None,
@@ -346,9 +384,14 @@ def real_relay(
         async def stop() -> None:
             server.close()
             await server.wait_closed()
+            while open_ones:
+                for each in open_ones:
+                    if isinstance(each.transport, asyncio.WriteTransport):
+                        each.transport.abort()
+                await asyncio.sleep(0.005)
             others = asyncio.all_tasks() - {asyncio.current_task()}
-            for each in others:
-                each.cancel()
+            for task in others:
+                task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
 
         asyncio.run_coroutine_threadsafe(stop(), loop).result(5)

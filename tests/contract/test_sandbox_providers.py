@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 import traceback
+import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -335,6 +336,23 @@ def test_a_yes_that_cannot_be_read_is_a_yes_without_an_id(
 
     assert [request.accepted for request in seen(sandbox, message)] == [True]
     assert sender.send(next_one, Deadline(10)).provider_message_id == seen(sandbox, next_one)[0].id
+
+
+@pytest.mark.parametrize("mode", ["big_body", "gzip_bomb"])
+def test_a_huge_answer_is_neither_read_nor_unpacked(
+    mode: str, sandbox: Sandbox, provider: Callable[..., Provider]
+) -> None:
+    sandbox.set_mode("sms", mode)
+    sender = provider()
+
+    tracemalloc.start()
+    try:
+        sender.send(a_message(), Deadline(10))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 2 * 1024 * 1024
 
 
 def test_a_watchdog_can_cut_a_call(sandbox: Sandbox, provider: Callable[..., Provider]) -> None:

@@ -135,16 +135,30 @@ def test_without_the_sweep_the_suite_reports_losses(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": _with_tests()}
     with running_fleet(tmp_path, workers("faults.no_sweep"), environment=environment) as fleet:
         for channel in CHANNELS:
-            fleet.sandbox.set_mode(channel, "slow", delay=0.3)
+            fleet.sandbox.set_mode(channel, "slow", delay=1.0)
         ledgers = Ledgers()
-        with producing(ledgers, 80, every=0.05) as join:
-            for n in range(4):
-                time.sleep(1.0)
-                fleet.kill(("worker-1", "worker-2")[n % 2])
-            join()
-        time.sleep(20)  # nothing can be waited for: that it never comes is what is shown
+        for n in range(40):
+            send(ledgers, n, mix(n))
+        fleet.wait("sends are in flight", lambda: _in_flight(fleet) >= 8, 30)
+        for name in ("worker-1", "worker-2"):
+            fleet.kill(name)
+        fleet.wait("the replacements do the rest", lambda: _stands_still(fleet, seconds=6), 60)
+
         found = account(fleet, ledgers)
         assert any(problem.startswith("I1 lost") for problem in found.problems), found
+
+
+def _in_flight(fleet: RunningFleet) -> int:
+    ((n,),) = fleet.rows("SELECT count(*) FROM notify.delivery WHERE state = 'sending'")
+    return int(str(n))
+
+
+def _stands_still(fleet: RunningFleet, *, seconds: float) -> bool:
+    """Whether no delivery was stored or moved for so long. There is nothing else to wait for where nothing comes."""
+    ((still,),) = fleet.rows(
+        "SELECT max(updated_at) < now() - make_interval(secs => %s) FROM notify.delivery", seconds
+    )
+    return bool(still)
 
 
 def _with_tests() -> str:

@@ -170,7 +170,8 @@ class Worker:
             "TRANSPORT_APP_TRANSPORT": more.pop("transport", "ours"),
         }
         queues = more.pop("queues", "first,second")
-        environment["TRANSPORT_APP_OPTIONS"] = json.dumps(more)
+        # A BRPOP lasts 0.2 s instead of 1 s: stopping and pausing wait for the one on its way.
+        environment["TRANSPORT_APP_OPTIONS"] = json.dumps({"polling_interval": 0.2} | more)
         command = [sys.executable, "-m", "celery", "-A", "tests.integration.transport_app", "worker"]
         command += ["-P", pool, "-c", str(threads), "-Q", queues, "-n", f"{self.log.name}@%h", "-l", "INFO"]
         with self.log.open("wb") as log:

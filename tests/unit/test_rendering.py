@@ -109,6 +109,13 @@ def test_a_field_is_a_field_even_if_dictionaries_have_a_method_of_that_name(tmp_
     assert sms(tmp_path, template, {"items": [{"keys": "a"}, {"keys": "b"}], "get": "c"}) == "a b c"
 
 
+def test_a_paragraph_that_is_left_out_leaves_no_hole(tmp_path: Path) -> None:
+    files = {**MAIL, "email.txt": "One.\n\n{% if payload.two %}\nTwo.\n{% endif %}\n\n\nThree.\n"}
+    content = render(load(tmp_path, files), "email", {"order_id": 1, "two": False}).content
+    assert isinstance(content, EmailContent)
+    assert content.text == "One.\n\nThree.\n"
+
+
 def test_templates_see_what_is_handed_in_of_the_recipient_and_no_more(tmp_path: Path) -> None:
     loaded = load(tmp_path, only("sms", "sms.txt", "{{ recipient.id }} {{ recipient.phone }}"))
     with pytest.raises(RenderError, match=r"recipient\.phone is missing"):
@@ -351,6 +358,16 @@ def test_a_broken_layout_keeps_the_last_good_version(
     write(tmp_path, {"_layout/a.txt": "{% endif %}"})
     assert text_of(catalog) == "one"
     assert "_layout/a.txt, line 1" in caplog.text
+
+
+def test_a_lost_policy_file_keeps_the_last_good_version(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    catalog = Catalog(write(tmp_path, only("sms", "sms.txt", "one")), recheck=0)
+    assert text_of(catalog) == "one"
+    (tmp_path / NAME / "notification.toml").unlink()
+    assert text_of(catalog) == "one"
+    assert "the file is missing" in caplog.text
 
 
 def test_a_type_that_was_never_in_order_works_once_mended(tmp_path: Path) -> None:

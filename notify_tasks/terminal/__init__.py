@@ -1,0 +1,1 @@
+"""What the command line and the demo share: a terminal to write to, and how states, times and timelines look."""
