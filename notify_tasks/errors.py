@@ -1,16 +1,16 @@
 """What a caller can be told.
 
-::
+The tree::
 
-NotifyError
-├── InvalidCall      the call itself is wrong: the field and the remedy
-├── NotConfigured    a setting is missing or wrong: its name and what to write
-├── NotAccepted      surely not accepted: call again once the cause is mended
-├── MaybeAccepted    nobody knows: call again with the same message id
-├── MaybeCancelled   nobody knows: cancel again
-├── NotHere          this cannot be done from here: where it can
-├── WireError        an envelope that this version cannot read
-└── SchemaError      the database's schema and this code do not fit
+    NotifyError
+    ├── InvalidCall      the call itself is wrong: the field and the remedy
+    ├── NotConfigured    a setting is missing or wrong: its name and what to write
+    ├── NotAccepted      surely not accepted: call again once the cause is mended
+    ├── MaybeAccepted    nobody knows: call again with the same message id
+    ├── MaybeCancelled   nobody knows: cancel again
+    ├── NotHere          this cannot be done from here: where it can
+    ├── WireError        an envelope that this version cannot read
+    └── SchemaError      the database's schema and this code do not fit
 """
 
 from __future__ import annotations

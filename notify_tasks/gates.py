@@ -1,7 +1,7 @@
 """The gates before a claim: a closed one moves the due time forward, with no attempt and no sleeping thread.
 
-They are asked before the claim. Only a provider's share is counted when its call begins, so that threads which ask
-at the same moment cannot overrun it: the late ones give their claim back.
+They are asked before the claim. Only a provider's share is counted when its call begins, so that threads
+which ask at the same moment cannot overrun it: the late ones give their claim back.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Share:
 
     running: int = 0
     interval: float = 1.0
-    """Seconds between the ends of two calls, averaged. (The average of the rate would run away: calls that end
+    """Seconds between the ends of two calls, averaged. (An averaged rate would run away: calls that end
     together are thousands a second.)"""
     next_slot: float = 0.0
     _last: float = field(default_factory=time.monotonic)
@@ -76,8 +76,8 @@ class Gates:
     Args:
         pools: the configuration.
         threads: how many deliveries this process runs at once.
-        channels: the channels it serves. Where they have more than one provider, none may use more than half of the
-            threads, so that a slow one leaves room for the others.
+        channels: the channels it serves. Where they have more than one provider, none may use more than half
+            of the threads, so that a slow one leaves room for the others.
         pauses: reads what is paused.
     """
 
@@ -131,8 +131,11 @@ class Gates:
         return any(it.name not in without and it.breaker.closed() for it in candidates)
 
     def enter(self, provider: str) -> Closed | None:
-        """A call at this provider begins; `leave` must follow. Not so where others have filled its share meanwhile:
-        then it is how long to wait."""
+        """A call at this provider begins, and `leave` must follow.
+
+        Returns:
+            None, or how long to wait where others have filled its share meanwhile: then nothing has begun.
+        """
         with self._lock:
             share = self._share(provider)
             if self._limit is not None and share.running >= self._limit:

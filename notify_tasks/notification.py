@@ -40,15 +40,17 @@ def uuid7() -> uuid.UUID:
 
 def canonical(value: object) -> bytes:
     """Canonical JSON: sorted keys, no spaces, UTF-8. Two equal calls give the same bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def body_hash(body: Mapping[str, Any]) -> str:
     """The hash that tells a repetition from a conflict: 32 hexadecimal digits.
 
     Args:
-        body: the call without message id, timestamp and trace. A relative time (`countdown=10`) is hashed as it
-            was written, so that the repetition of a call is the same call.
+        body: the call without message id, timestamp and trace. A relative time (`countdown=10`) is hashed
+            as it was written, so that the repetition of a call is the same call.
     """
     return hashlib.sha256(canonical(body)).hexdigest()[:32]
 
@@ -133,13 +135,15 @@ class Notification:
         """Read an envelope.
 
         Raises:
-            WireError: it is not one, or of a version this code does not know. The text never shows its content.
+            WireError: it is not one, or of a version this code does not know. The text never shows its
+                content.
         """
         if not isinstance(wire, dict):
             raise WireError(f"the envelope is a {type(wire).__name__}, not an object")
         version = wire.get("v")
         if version != WIRE_VERSION:
-            raise WireError(f"the envelope has version {version!r}; this worker reads version {WIRE_VERSION}")
+            said = version if isinstance(version, int) else f"of type {type(version).__name__}"
+            raise WireError(f"the envelope has version {said}; this worker reads version {WIRE_VERSION}")
         try:
             to = wire["to"]
             if not isinstance(to, list) or not to:
@@ -153,19 +157,19 @@ class Notification:
                 tenant=_text(wire, "tenant", 200),
                 to=tuple(_recipient(entry) for entry in to),
                 payload=_object(wire, "payload"),
-                source=wire.get("source"),
-                channels=None if channels is None else tuple(str(name) for name in channels),
-                priority=wire.get("priority"),
+                source=_optional_text(wire, "source"),
+                channels=None if channels is None else _names(channels),
+                priority=_optional_text(wire, "priority"),
                 at=None if wire.get("at") is None else _moment(wire["at"]),
                 expires=None if wire.get("expires") is None else _moment(wire["expires"]),
-                locale=wire.get("locale"),
-                cancel_key=wire.get("cancel_key"),
+                locale=_optional_text(wire, "locale"),
+                cancel_key=_optional_text(wire, "cancel_key"),
                 sandbox=bool(wire.get("sandbox", False)),
-                trace=wire.get("trace"),
+                trace=_object(wire, "trace") or None,
             )
         except KeyError as error:
             raise WireError(f"the envelope has no {error.args[0]!r}") from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise WireError(f"the envelope has a value of the wrong form ({type(error).__name__})") from None
 
 
@@ -174,6 +178,16 @@ def _text(wire: Mapping[str, Any], key: str, longest: int) -> str:
     if not isinstance(value, str) or not value or len(value) > longest:
         raise WireError(f"the envelope's {key!r} is not a text of 1 to {longest} characters")
     return value
+
+
+def _optional_text(wire: Mapping[str, Any], key: str) -> str | None:
+    return None if wire.get(key) is None else _text(wire, key, 200)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise WireError("the envelope's 'channels' is not a list of names")
+    return tuple(value)
 
 
 def _object(wire: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -185,7 +199,7 @@ def _object(wire: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _recipient(entry: object) -> RecipientRef:
     if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
-        raise WireError("a recipient of the envelope is not an object of texts")
+        raise WireError("a recipient in the envelope's 'to' is not an object of texts")
     return RecipientRef.from_wire(entry)
 
 

@@ -33,15 +33,19 @@ class Spec:
     Args:
         name: of the process and of its log file.
         command: what to run.
+        environment: variables for this process alone, such as a password that is no argument.
     """
 
     name: str
     command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def celery_spec(name: str, *arguments: str, app: str = "notify_tasks") -> Spec:
+def celery_spec(
+    name: str, *arguments: str, app: str = "notify_tasks", environment: Mapping[str, str] | None = None
+) -> Spec:
     """`celery -A notify_tasks ...` in this interpreter."""
-    return Spec(name, (sys.executable, "-m", "celery", "-A", app, *arguments))
+    return Spec(name, (sys.executable, "-m", "celery", "-A", app, *arguments), environment or {})
 
 
 def worker_spec(name: str, queues: Sequence[str], *, threads: int = 8, app: str = "notify_tasks") -> Spec:
@@ -167,7 +171,7 @@ class Supervisor:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=dict(self._environment),
+            env={**self._environment, **spec.environment},
             cwd=self._cwd,
             start_new_session=True,
         )

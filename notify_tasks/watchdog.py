@@ -1,8 +1,9 @@
 """Ends provider calls that outlive their deadline.
 
-A deadline bounds each round trip by itself; a peer that dribbles, or an SDK with sockets of its own, can still hold a
-thread. Five seconds past the deadline the watchdog cuts the socket. If the call hangs on for five more, the process
-lets its other threads end and exits, and its supervisor starts another: the lease ends, the attempt is unknown.
+A deadline bounds each round trip by itself; a peer that dribbles, or an SDK with sockets of its own, can
+still hold a thread. Five seconds past the deadline the watchdog cuts the socket. If the call hangs on for
+five more, the process lets its other threads end and exits, and its supervisor starts another: the lease
+ends, the attempt is unknown.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Watchdog:
         self._give_up = give_up
         self._lock = threading.Lock()
         self._calls: dict[int, tuple[Deadline, str]] = {}
-        self._cut: set[int] = set()
+        self._cut: dict[int, float] = {}
         self._gave_up = False
         self._thread: threading.Thread | None = None
 
@@ -51,7 +52,7 @@ class Watchdog:
         finally:
             with self._lock:
                 self._calls.pop(key, None)
-                self._cut.discard(key)
+                self._cut.pop(key, None)
 
     def _run(self) -> None:
         pause = threading.Event()
@@ -63,13 +64,18 @@ class Watchdog:
             calls = list(self._calls.items())
         for key, (deadline, provider) in calls:
             overdue = deadline.overdue()
-            if overdue > CUT_AFTER and key not in self._cut:
-                self._cut.add(key)
+            if overdue <= CUT_AFTER:
+                continue
+            with self._lock:
+                # Counted from the cut: a process that was stopped meanwhile gives its calls the time to end,
+                # too.
+                cut_at = self._cut.setdefault(key, overdue) if key in self._calls else None
+            if cut_at == overdue:
                 logger.warning(
                     "a call of %s is %.0f s past its deadline: cutting its socket", provider, overdue
                 )
                 deadline.cut()
-            elif overdue > GIVE_UP_AFTER and not self._gave_up:
+            elif cut_at is not None and overdue - cut_at > GIVE_UP_AFTER - CUT_AFTER and not self._gave_up:
                 self._gave_up = True
                 logger.error("a call of %s cannot be ended: this process exits and is replaced", provider)
                 self._give_up()

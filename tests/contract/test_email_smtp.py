@@ -831,6 +831,13 @@ def assert_well_formed(raw: bytes) -> None:
     assert max(len(line) for line in raw.split(b"\r\n")) <= 998
 
 
+def test_a_relay_that_limits_size_is_told_the_size_before_the_message(provider: Factory) -> None:
+    with ScriptedRelay(offers=["SIZE 1000"]) as relay:
+        provider(relay.port).send(mail(), Deadline(5))
+        told = relay.conversations[0].commands[1]
+        assert told == f"MAIL FROM:<shop@example.com> SIZE={len(relay.mails[0])}"
+
+
 def test_a_dot_at_the_start_of_a_line_is_stuffed_and_no_line_is_long(provider: Factory) -> None:
     with ScriptedRelay() as relay:
         text = "\n".join("." * n for n in range(200)) + "\n" + "word " * 1000

@@ -68,6 +68,14 @@ class RunningFleet:
         self.supervisor.signal(name, signal.SIGKILL)
         self.fault()
 
+    def wait_ready(self, seconds: float = 60) -> None:
+        """Wait until every process has said that it is ready."""
+        said = {name: b"beat: Starting" if name.startswith("beat") else b" ready." for name in self.supervisor.names()}
+        deadline = time.monotonic() + seconds
+        while missing := [name for name, word in said.items() if word not in self.supervisor.log_path(name).read_bytes()]:
+            assert time.monotonic() < deadline, f"{', '.join(missing)} did not start; logs in {self.directory}"
+            time.sleep(0.1)
+
     def wait(self, what: str, condition: Callable[[], bool], seconds: float) -> float:
         """Wait for a condition and return how long it took; past the deadline, fail with the states there are."""
         begun = time.monotonic()
@@ -158,4 +166,6 @@ def running_fleet(
         settings.reset()
         settings.configure(broker_url=redis.url, database_url=postgres.url)
         stack.callback(settings.reset)
-        yield RunningFleet(redis, postgres, sandbox, supervisor, directory, full, random.Random(seed))
+        fleet = RunningFleet(redis, postgres, sandbox, supervisor, directory, full, random.Random(seed))
+        fleet.wait_ready()
+        yield fleet

@@ -70,12 +70,10 @@ def send(server: Server, task: str, *arguments: object, queue: str = "first", **
         app.send_task(task, arguments, queue=queue, connection=connection, **options)
 
 
-@pytest.fixture(scope="module")
-def worker(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+@pytest.fixture
+def worker(start: Callable[..., Worker]) -> Worker:
     """A worker for the tests that need nothing special."""
-    worker = Worker(server.url, tmp_path_factory.mktemp("worker"))
-    yield worker
-    worker.kill()
+    return start()
 
 
 @contextmanager
@@ -283,7 +281,7 @@ def test_stock_producers_and_workers_share_the_broker(
     # and remote control reaches both
     assert len(producer.control.broadcast("ping", reply=True, timeout=5, limit=2)) == 2
     ours.process.terminate()
-    assert stock.stop() == ours.stop() == 0
+    assert stock.stop() == ours.process.wait(20) == 0
     assert client.exists("unacked", PARKED_KEY) == 0
 
 

@@ -1,0 +1,145 @@
+"""The demo's people and calls, and how each call must end. Pure: the producer and the verdict both read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from notify_tasks.recipients import Recipient
+
+SHIPPED: Final = "order.shipped"
+RESET: Final = "account.password_reset"
+LATER_SECONDS: Final = 8
+"""So far ahead is the one call with `at=`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A recipient that is stored before anything is sent."""
+
+    id: str
+    name: str
+    locale: str
+    sms: str
+    push: str | None = None
+    chat: str | None = None
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """By channel. Domains and numbers are those reserved for examples (RFC 2606, Ofcom)."""
+        found = {"email": f"{self.id}@example.com", "sms": self.sms, "push": self.push, "chat": self.chat}
+        return {channel: address for channel, address in found.items() if address is not None}
+
+
+PEOPLE: Final = (
+    Person("ana", "Ana Silva", "en", "+447700900101"),
+    Person("jonas", "Jonas Weber", "de", "+447700900102"),
+    Person("lina", "李娜", "zh-Hans", "+447700900103"),
+    Person("tom", "Tom Baker", "en", "+447700900104", push="device-of-tom"),
+    Person("mia", "Mia Schäfer", "de", "+447700900105", push="device-of-mia", chat="@mia"),
+    Person("wei", "王伟", "zh-Hans", "+447700900106"),
+)
+_NAMES: Final = {person.id: person.name for person in PEOPLE}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of `send_notification.delay`.
+
+    Args:
+        key: its message id is the run's name and this.
+        act: 1, or 2 for what is on its way when the worker is killed.
+        ends: by channel, the states that a delivery may end in; empty where the call is rejected.
+        deliveries: how many it makes.
+        later: seconds from the call before which nothing may be sent.
+        twice: the producer makes the same call again.
+        about: what it shows, where that is not plain.
+    """
+
+    key: str
+    event_type: str
+    to: str | Recipient | list[str]
+    payload: Mapping[str, Any] = field(repr=False)
+    ends: Mapping[str, Sequence[str]]
+    act: int = 1
+    deliveries: int = 1
+    channels: tuple[str, ...] | None = None
+    priority: str | None = None
+    later: float = 0.0
+    twice: bool = False
+    about: str = ""
+
+    def message_id(self, run: str) -> str:
+        """The id that its producer gives it."""
+        return f"{run}-{self.key}"
+
+
+def _shipped(
+    key: str, to: str | Recipient | list[str], channels: tuple[str, ...] | None = None, **more: Any
+) -> Call:
+    number = 4700 + int(key)
+    payload: dict[str, Any] = {
+        "order_id": number,
+        "carrier": "DHL",
+        "tracking_url": f"https://track.example.com/parcel?id={number}",
+        "items": [{"name": "Coffee grinder", "quantity": 1}, {"name": "Paper filters, size 4", "quantity": 3}],
+    }
+    if isinstance(to, str) and to in _NAMES:
+        payload["customer_name"] = _NAMES[to]
+    more.setdefault("ends", dict.fromkeys(channels or ("email", "inapp", "sms"), ("sent",)))
+    more.setdefault("deliveries", len(more["ends"]))
+    return Call(key, SHIPPED, to, payload, channels=channels, **more)
+
+
+def _reset(key: str, to: str | Recipient, **more: Any) -> Call:
+    payload = {"reset_url": f"https://shop.example/reset/{key}", "expires_minutes": 10}
+    more.setdefault("ends", {"email": ("sent",)})
+    return Call(key, RESET, to, payload, **more)
+
+
+def calls(run: str) -> tuple[Call, ...]:
+    """Two dozen calls.
+
+    Args:
+        run: a name that no earlier run in this folder had: bad addresses are remembered, so they are new each time.
+    """
+    mail = ("email",)
+    return (
+        _shipped("01", "ana"),
+        _shipped("02", "jonas"),
+        _shipped("03", "lina"),
+        _shipped("04", "jonas", mail, later=LATER_SECONDS, about=f"at= {LATER_SECONDS} s ahead"),
+        _reset("05", {"email": f"flaky-{run}@example.com"}, about="its server is greylisting: retried"),
+        _shipped(
+            "06",
+            {"email": f"bounce-{run}@example.com"},
+            mail,
+            ends={"email": ("failed",)},
+            about="a bad address",
+        ),
+        _shipped("07", "mia", mail, twice=True, about="called twice with one id"),
+        _reset("08", "ana"),
+        _reset("09", "lina"),
+        _shipped("10", "tom", ("push",)),
+        _shipped("11", "mia", ("email", "push", "chat")),
+        _shipped("12", "wei", ("sms",)),
+        _shipped("13", ["ana", "tom", "wei"], mail, deliveries=3, about="three people in one call"),
+        _shipped("14", {"webhook": "https://shop.example/hooks/orders"}, ("webhook",)),
+        _shipped("15", {"chat": "#warehouse", "locale": "de"}, ("chat",)),
+        _shipped("16", "tom", ("sms", "inapp")),
+        _shipped("17", "wei", ("inapp",)),
+        _shipped("18", "nobody", mail, ends={}, deliveries=0, about="no such recipient: rejected, with its reason"),
+        _reset(
+            "19",
+            "mia",
+            act=2,
+            priority="normal",
+            ends={"email": ("sent", "in_doubt")},
+            about="its type holds what is in doubt",
+        ),
+        *(
+            _shipped(str(20 + n), person, mail, act=2)
+            for n, person in enumerate(("tom", "wei", "ana", "jonas", "lina"))
+        ),
+    )

@@ -1,0 +1,332 @@
+"""The demo's stage: servers, far end, workers, beat and Flower, all on free ports of this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, Final
+
+from notify_tasks import routing
+from notify_tasks.demo.running import ENV_FILE, DemoError, owned, write_environment
+from notify_tasks.embedded import Server, postgres_server, redis_server
+from notify_tasks.sandbox import Sandbox, sandbox_process
+from notify_tasks.store.database import Database
+from notify_tasks.store.migrate import migrate
+from notify_tasks.supervising import Spec, Supervisor, celery_spec, worker_spec
+
+TIMEOUT_SECONDS: Final = 5
+"""Of a provider's call; a lease is 30 s longer."""
+THREADS: Final = 4
+START_WITHIN: Final = 90.0
+LOOK_EVERY: Final = 0.1
+FLOWER_PORT: Final = 5555
+FLOWER_USER: Final = "demo"
+
+CONFIG: Final = f"""\
+# Written by `notify demo`: every provider is the sandbox's far end on this machine.
+
+[providers.sandbox-mail]
+use = "email.smtp"
+url = "env:SANDBOX_SMTP_URL"
+ca_file = "env:SANDBOX_CA_FILE"
+sender = "Example Shop <hello@shop.example>"
+timeout = {TIMEOUT_SECONDS}
+
+[providers.inbox]
+use = "inapp.store"
+timeout = {TIMEOUT_SECONDS}
+
+[channels.email]
+pool = ["sandbox-mail"]
+
+[channels.inapp]
+pool = ["inbox"]
+"""
+KINDS: Final = {
+    "sms": "idempotent",
+    "push": "opaque",
+    "webpush": "opaque",
+    "webhook": "idempotent",
+    "chat": "queryable",
+}
+"""How the far end treats a repeated key; a real provider of the channel is most often like that."""
+PROVIDER: Final = """
+[providers.sandbox-{channel}]
+use = "{channel}.sandbox"
+url = "env:SANDBOX_HTTP_URL"
+kind = "{kind}"
+timeout = {seconds}
+
+[channels.{channel}]
+pool = ["sandbox-{channel}"]
+"""
+
+# A lane is a queue. One worker has the high lane of every stage, so that nothing can make it wait; normal and
+# bulk share a worker here, to spare a small machine another process.
+WORKERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "intake": (routing.INTAKE,),
+    "email": ("email",),
+    "phone": ("sms", "push", "webpush"),
+    "inbox": ("inapp", "webhook", "chat"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Flower:
+    """Where Flower is, and who may look."""
+
+    url: str
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(slots=True)
+class Stage:
+    """What runs.
+
+    Args:
+        up_seconds: how long it took, without the making of a new database.
+    """
+
+    directory: Path
+    root: Path
+    redis: Server
+    postgres: Server
+    sandbox: Sandbox
+    supervisor: Supervisor
+    database: Database
+    flower: Flower
+    environment: dict[str, str] = field(repr=False)
+    up_seconds: float = 0.0
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a delivery waits for a worker that is gone."""
+        return TIMEOUT_SECONDS + 30.0
+
+    def worker_name(self, name: str) -> str:
+        """A worker as its attempts name it."""
+        return f"{socket.gethostname()}:{self.supervisor.pid(name)}"
+
+
+def specs(flower: Flower) -> list[Spec]:
+    """Every process to supervise."""
+    everyday = (routing.NORMAL, "bulk")
+    high = [routing.queue_for(stage, "high") for stage in routing.STAGES]
+    secret = {
+        "FLOWER_ADDRESS": "127.0.0.1",
+        "FLOWER_PORT": flower.url.rpartition(":")[2],
+        "FLOWER_BASIC_AUTH": f"{flower.user}:{flower.password}",  # not an argument: everybody can read those
+        "FLOWER_READ_ONLY": "true",
+    }
+    return [
+        *(
+            worker_spec(
+                name,
+                [routing.queue_for(stage, lane) for stage in stages for lane in everyday],
+                threads=THREADS,
+            )
+            for name, stages in WORKERS.items()
+        ),
+        worker_spec("high", high, threads=THREADS),
+        worker_spec("maint", [routing.MAINT_QUEUE, routing.RECEIPTS_QUEUE], threads=2),
+        celery_spec("beat", "beat", "--loglevel", "INFO"),
+        celery_spec("flower", "flower", environment=secret),
+    ]
+
+
+def repository() -> Path:
+    """The folder with `celeryconfig.py`, `channels` and `templates`.
+
+    Raises:
+        DemoError: there is none: only the wheel is installed, which is the producer's half.
+    """
+    here = Path(__file__).parents[2]
+    for folder in (here, Path.cwd()):
+        if all((folder / name).exists() for name in ("celeryconfig.py", "channels/contract.py", "templates")):
+            return folder
+    raise DemoError("the demo needs the whole repository: clone it, go into its folder and type `make demo`")
+
+
+@contextmanager
+def open_stage(
+    directory: Path, tell: Callable[[str], None], on_restart: Callable[[str, int], None], *, own_servers: bool = True
+) -> Iterator[Stage]:
+    """Start everything, and stop it in order at the end.
+
+    Args:
+        directory: takes data, logs and passwords.
+        tell: called with one line for each step, and at least every two seconds.
+        on_restart: called from another thread with a process that ended and was started again, and its status.
+        own_servers: False takes the servers that the environment names.
+
+    Raises:
+        DemoError: something does not start; the text says where to look.
+    """
+    root = repository()
+    with ExitStack() as stack:
+        stack.enter_context(owned(directory))
+        new = own_servers and not (directory / "postgres/data").exists()
+        begun = time.monotonic()
+        redis, postgres, sandbox = _servers(stack, directory, own_servers=own_servers)
+        tell(f"servers: {_shown('Valkey', redis)}, {_shown('PostgreSQL', postgres)}")
+        tell(f"far end: SMTP on 127.0.0.1:{sandbox.ready.smtp_port}, HTTP on 127.0.0.1:{sandbox.ready.http_port}")
+        applied = migrate(postgres.url)
+        tell(f"schema: {len(applied)} applied" if applied else "schema: up to date")
+        if new:  # making a database is no part of coming up
+            begun = time.monotonic()
+        flower = Flower(f"http://127.0.0.1:{_flower_port()}", FLOWER_USER, secrets.token_urlsafe(9))
+        settings = _settings(directory, root, redis, postgres, sandbox)
+        environment = {**_inherited(), **settings, "PYTHONPATH": str(root)}
+        logs = directory / "logs"
+        _forget(logs)
+        supervisor = stack.enter_context(Supervisor(logs, environment, cwd=root, on_restart=on_restart))
+        wanted = specs(flower)
+        for spec in wanted:
+            supervisor.start(spec)
+        tell(f"{len(wanted)} processes: {', '.join(spec.name for spec in wanted)}")
+        _wait_until_ready(supervisor, [spec.name for spec in wanted], flower, tell)
+        database = Database(postgres.url, connections=3, name="notify-demo")
+        stack.callback(database.close)
+        stage = Stage(
+            directory, root, redis, postgres, sandbox, supervisor, database, flower, environment,
+            time.monotonic() - begun,
+        )  # fmt: skip
+        remarks = (
+            f"The demo's environment; gone when it ends. For a shell: set -a; . {directory / ENV_FILE}; set +a\n"
+            f"Flower: {flower.url}, user {flower.user}, password {flower.password}"
+        )
+        write_environment(directory, settings, remarks)
+        stack.callback((directory / ENV_FILE).unlink, missing_ok=True)
+        yield stage
+
+
+# --- servers ------------------------------------------------------------------------------------------
+
+
+def _servers(stack: ExitStack, directory: Path, *, own_servers: bool) -> tuple[Server, Server, Sandbox]:
+    """Start the three at the same time. Whatever fails, what has started is stopped by the stack."""
+    wanted: list[AbstractContextManager[Any]] = [
+        sandbox_process(directory / "sandbox"),
+        postgres_server(directory, use_environment=not own_servers),
+        redis_server(directory, use_environment=not own_servers),
+    ]
+    with ThreadPoolExecutor(len(wanted)) as threads:
+        starting = [threads.submit(it.__enter__) for it in wanted]
+    problems = [future.exception() for future in starting]
+    for it, problem in zip(wanted, problems, strict=True):
+        if problem is None:
+            stack.push(it)
+    for problem in problems:
+        if isinstance(problem, RuntimeError):
+            raise DemoError(str(problem)) from None
+        if problem is not None:
+            raise problem
+    sandbox, postgres, redis = (future.result() for future in starting)
+    return redis, postgres, sandbox
+
+
+def _shown(name: str, server: Server) -> str:
+    return f"{name} of your environment" if server.port is None else f"{name} on 127.0.0.1:{server.port}"
+
+
+def _settings(directory: Path, root: Path, redis: Server, postgres: Server, sandbox: Sandbox) -> dict[str, str]:
+    config = directory / "notify.toml"
+    providers = [
+        PROVIDER.format(channel=channel, kind=kind, seconds=TIMEOUT_SECONDS) for channel, kind in KINDS.items()
+    ]
+    config.write_text(CONFIG + "".join(providers))
+    return {
+        "NOTIFY_BROKER_URL": redis.url,
+        "NOTIFY_DATABASE_URL": postgres.url,
+        "NOTIFY_CONFIG": str(config.absolute()),
+        "NOTIFY_TEMPLATES": str(root / "templates"),
+        "SANDBOX_SMTP_URL": sandbox.smtp_url,
+        "SANDBOX_HTTP_URL": sandbox.http_url,
+        "SANDBOX_CA_FILE": str(sandbox.ca_file.absolute()),
+    }
+
+
+def _inherited() -> dict[str, str]:
+    """The environment without settings that are meant for another fleet, another app or another Flower."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("NOTIFY_", "FLOWER_", "CELERY_"))}
+
+
+def _forget(logs: Path) -> None:
+    for old in logs.glob("*.log"):
+        old.unlink()
+
+
+def _flower_port() -> int:
+    for port in (FLOWER_PORT, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            number: int = probe.getsockname()[1]
+            return number
+    raise DemoError("there is no free port for Flower on 127.0.0.1; end what holds them")
+
+
+# --- coming up ----------------------------------------------------------------------------------------
+
+
+def _wait_until_ready(
+    supervisor: Supervisor, names: Sequence[str], flower: Flower, tell: Callable[[str], None]
+) -> None:
+    waiting = list(names)
+    deadline = time.monotonic() + START_WITHIN
+    told = time.monotonic()
+    while waiting:
+        waiting = [name for name in waiting if not _is_ready(supervisor, name, flower)]
+        for name in waiting:
+            if supervisor.restarts(name) > 1 or time.monotonic() > deadline:
+                raise DemoError(
+                    f"{name} does not start. Mend what its log says ({supervisor.log_path(name)}) and try again:\n"
+                    + _tail(supervisor.log_path(name))
+                )
+        if waiting and time.monotonic() - told > 1.5:  # noqa: PLR2004 - less than two seconds of silence
+            told = time.monotonic()
+            tell(f"waiting for {', '.join(waiting)}")
+        time.sleep(LOOK_EVERY)
+
+
+_SIGNS: Final = {"beat": b"beat: Starting...", "flower": b""}
+
+
+def _is_ready(supervisor: Supervisor, name: str, flower: Flower) -> bool:
+    """Whether a process says so: a worker and beat in their logs, Flower by answering."""
+    if name == "flower":
+        return _answers(flower)
+    with suppress(OSError):
+        return _SIGNS.get(name, b" ready.") in supervisor.log_path(name).read_bytes()
+    return False
+
+
+def _answers(flower: Flower) -> bool:
+    connection = HTTPConnection(flower.url.removeprefix("http://"), timeout=1)
+    try:
+        connection.request("GET", "/healthcheck")
+        return connection.getresponse().status == 200  # noqa: PLR2004 - OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _tail(log: Path, lines: int = 6) -> str:
+    with suppress(OSError):
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    return "(no log)"
+
+
+def ended_by(status: int) -> str:
+    """How a process ended, in words."""
+    return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"

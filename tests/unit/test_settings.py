@@ -1,0 +1,139 @@
+"""Settings come from the environment or the program, and a wrong one says what to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from notify_tasks import settings
+from notify_tasks.errors import NotConfigured
+from notify_tasks.settings import Settings, configure, get, read, without_secrets
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    settings.reset()
+    yield
+    settings.reset()
+
+
+def test_without_any_setting_the_defaults_hold() -> None:
+    assert read({}) == Settings()
+
+
+def test_every_setting_has_a_variable() -> None:
+    found = read(
+        {
+            "NOTIFY_BROKER_URL": "redis://localhost/1",
+            "NOTIFY_DATABASE_URL": "postgresql://localhost/notify",
+            "NOTIFY_INTAKE": "postgres",
+            "NOTIFY_CALL_TIMEOUT": "0.5",
+            "NOTIFY_TEMPLATES": "/srv/templates",
+            "NOTIFY_CONFIG": "/srv/notify.toml",
+            "NOTIFY_UNKNOWN_TYPE_WAIT": "60",
+            "NOTIFY_INTAKE_NOTIFY": "off",
+            "NOTIFY_ENV": "prod",
+        }
+    )
+
+    assert found == Settings(
+        broker_url="redis://localhost/1",
+        database_url="postgresql://localhost/notify",
+        intake="postgres",
+        call_timeout=0.5,
+        templates="/srv/templates",
+        config_file="/srv/notify.toml",
+        unknown_type_wait=60.0,
+        intake_notify=False,
+        env="prod",
+    )
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert read({"NOTIFY_BROKER_URL": "", "NOTIFY_ENV": ""}) == Settings()
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "broker"
+    secret.write_text("redis://:s3cret@localhost/0\n", encoding="utf-8")
+
+    assert read({"NOTIFY_BROKER_URL_FILE": str(secret)}).broker_url == "redis://:s3cret@localhost/0"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotConfigured, match=r"NOTIFY_BROKER_URL_FILE.*cannot be read.*Name a text file"):
+        read({"NOTIFY_BROKER_URL_FILE": str(tmp_path / "none")})
+
+
+def test_a_variable_and_its_file_contradict_each_other() -> None:
+    with pytest.raises(NotConfigured, match="Keep one"):
+        read({"NOTIFY_BROKER_URL": "redis://a", "NOTIFY_BROKER_URL_FILE": "/run/secrets/a"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("NOTIFY_BROKER_URL", "amqp://s3cret@localhost", "redis://"),
+        ("NOTIFY_BROKER_URL", "s3cret", "redis://"),
+        ("NOTIFY_INTAKE", "kafka", "redis or postgres"),
+        ("NOTIFY_CALL_TIMEOUT", "fast", "2.5"),
+        ("NOTIFY_CALL_TIMEOUT", "0", "more than 0"),
+        ("NOTIFY_CALL_TIMEOUT", "nan", "2.5"),
+        ("NOTIFY_UNKNOWN_TYPE_WAIT", "-1", "2.5"),
+        ("NOTIFY_INTAKE_NOTIFY", "maybe", "true or false"),
+        ("NOTIFY_ENV", "../prod", "prod"),
+    ],
+)
+def test_a_wrong_value_names_its_variable_and_the_remedy(variable: str, value: str, remedy: str) -> None:
+    with pytest.raises(NotConfigured) as refused:
+        read({variable: value})
+
+    assert str(refused.value).startswith(f"{variable}: ")
+    assert remedy in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_the_program_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_BROKER_URL", "redis://environment")
+    monkeypatch.setenv("NOTIFY_CALL_TIMEOUT", "1")
+
+    configure(broker_url="redis://program")
+
+    assert get().broker_url == "redis://program"
+    assert get().call_timeout == 1.0
+
+
+def test_an_unknown_setting_is_refused_with_the_right_name() -> None:
+    with pytest.raises(NotConfigured, match="broker_url"):
+        configure(broker="redis://localhost")  # type: ignore[call-arg]  # that is the mistake
+
+
+def test_an_unset_broker_says_which_setting_and_shows_an_example() -> None:
+    with pytest.raises(NotConfigured, match=r"NOTIFY_BROKER_URL=redis://.*configure\(broker_url="):
+        Settings().need_broker_url()
+
+
+def test_an_unset_database_says_which_setting_and_shows_an_example() -> None:
+    with pytest.raises(NotConfigured, match=r"NOTIFY_DATABASE_URL=postgresql://"):
+        Settings().need_database_url()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:s3cret@localhost:6379/0",
+        "redis://:s3cret@localhost",
+        "redis://user:s3cret/with/slashes@localhost/0",
+        "rediss://localhost/0?password=s3cret",
+        "rediss://localhost/0?ssl_password=s3cret&db=1",
+        "postgresql://user:s3cret@localhost/notify",
+        "host=localhost password=s3cret dbname=notify",
+        "host=localhost password='s3cret with \\' quote' dbname=notify",
+    ],
+)
+def test_no_password_is_ever_shown(url: str) -> None:
+    assert "s3cret" not in without_secrets(url)
+    assert "s3cret" not in repr(Settings(broker_url=url, database_url=url))
+    assert "localhost" in without_secrets(url)
