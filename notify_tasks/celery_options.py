@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from notify_tasks.errors import InvalidCall
 from notify_tasks.recipients import meant
@@ -98,7 +98,7 @@ def map_options(
     }
     for name in said:
         if name in _REFUSED:
-            raise InvalidCall(name, *_REFUSED[name])
+            refuse(name)
         if name not in _TAKEN:
             raise InvalidCall(
                 name, "there is no such Celery option", f"{meant(name, _KNOWN, {})} Ours go into kwargs"
@@ -111,6 +111,15 @@ def map_options(
             raise InvalidCall(option, f"{ours} says something else", f"Keep one of {option} and {ours}")
         mapped[ours] = value
     return mapped, _headers(said.get("headers"))
+
+
+def refuse(option: str) -> NoReturn:
+    """Refuse an option of Celery's with its remedy.
+
+    Raises:
+        InvalidCall: always.
+    """
+    raise InvalidCall(option, *_REFUSED[option])
 
 
 def _ours(said: Mapping[str, Any]) -> list[tuple[str, str, object]]:

@@ -6,8 +6,6 @@ import logging
 import threading
 from typing import Final
 
-import psycopg
-
 from notify_tasks.intake import Intake
 from notify_tasks.store.database import Database, DatabaseError
 
@@ -39,7 +37,7 @@ class Listener:
         while not self._stop.is_set():
             try:
                 self._listen()
-            except (DatabaseError, psycopg.Error) as error:
+            except DatabaseError as error:
                 logger.info(
                     "the intake listener lost the database (%s) and tries again", type(error).__name__
                 )
@@ -48,11 +46,9 @@ class Listener:
             self._stop.wait(AGAIN_SECONDS)
 
     def _listen(self) -> None:
-        with self._database.dedicated() as connection:
-            connection.execute("LISTEN notify_intake")
+        with self._database.listening("notify_intake") as word_within:
             while not self._stop.is_set():
                 while self._intake.drain():
                     if self._stop.is_set():
                         return
-                for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
-                    pass
+                word_within(POLL_SECONDS)

@@ -26,7 +26,7 @@ from celery.loaders.base import BaseLoader
 
 from notify_tasks import settings
 from notify_tasks.calls import Call, build_notification
-from notify_tasks.celery_options import map_options, trace_of
+from notify_tasks.celery_options import map_options, refuse, trace_of
 from notify_tasks.errors import InvalidCall, MaybeAccepted, NotHere
 from notify_tasks.keeping import Keeper
 from notify_tasks.notification import Notification
@@ -34,6 +34,7 @@ from notify_tasks.results import NotificationResult
 from notify_tasks.routing import SEND_TASK
 
 if TYPE_CHECKING:
+    from celery.backends.base import DisabledBackend
     from celery.canvas import Signature
 
 ASYNC_THREADS: Final = 64
@@ -69,6 +70,15 @@ class _ProducerApp(Celery):
         if name == SEND_TASK:  # a signature that came as a dict
             return send_notification.apply_async(args, kwargs, **options)
         raise NotHere(f"{name} is not the fleet's to run. Send single notifications, or a group of them")
+
+    def _get_backend(self) -> DisabledBackend:
+        from celery.backends.base import DisabledBackend  # noqa: PLC0415 - only groups and chords ask for it
+
+        class NoBackend(DisabledBackend):
+            def ensure_chords_allowed(self) -> NoReturn:
+                refuse("chord")
+
+        return NoBackend(app=self)
 
     @property
     def control(self) -> NoReturn:

@@ -1,12 +1,13 @@
 """Providers and pools, as `notify.toml` names them.
 
-A pool's order is its fallback order; its weights share out the first choice. A provider that cannot work (wrong
-credentials, down) is left out for a while by its breaker, and asked again later.
+A pool's order is its fallback order; its weights share out the first choice. A provider that cannot work
+(wrong credentials, down) is left out for a while by its breaker, and asked again later.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from channels.contract import Capability, Inbox, Misconfigured, Provider
 from channels.loader import load
@@ -22,6 +23,7 @@ from notify_tasks.errors import NotConfigured
 from notify_tasks.routing import CHANNELS
 
 DEFAULT_TIMEOUT: Final = 10.0
+LONGEST_TIMEOUT: Final = 60
 LEASE_MARGIN: Final = 30.0
 """Seconds a lease outlives its call's deadline."""
 OPEN_SECONDS: Final = 15.0
@@ -79,8 +81,17 @@ class Configured:
         """
         with self._lock:
             if self._built is None:
-                self._built = load(self.use, self.name, _resolve(self.name, self.options))
+                self._built = self._build()
             return self._built
+
+    def _build(self) -> Provider:
+        try:
+            return load(self.use, self.name, _resolve(self.name, self.options))
+        except Misconfigured:
+            raise
+        except Exception as error:  # noqa: BLE001 - a missing SDK, say; nothing has been sent yet
+            what = f"{self.name} ({self.use}) cannot be built: {type(error).__name__}"
+        raise Misconfigured("cannot-build", f"{what}; correct its options, or install what it needs")
 
     @property
     def capability(self) -> Capability:
@@ -119,9 +130,11 @@ class Pools:
         self._source = source
         self._providers = {
             name: self._configured(name, table, inbox)
-            for name, table in document.get("providers", {}).items()
+            for name, table in self._tables(document, "providers").items()
         }
-        self._pools = {name: self._pool(name, table) for name, table in document.get("channels", {}).items()}
+        self._pools = {
+            name: self._pool(name, table) for name, table in self._tables(document, "channels").items()
+        }
 
     @classmethod
     def read(cls, path: Path, *, inbox: Inbox | None = None) -> Pools:
@@ -134,55 +147,74 @@ class Pools:
             document = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise NotConfigured(
-                f"there is no provider configuration at {path}; run from the repository's root, or set NOTIFY_CONFIG"
+                f"there is no provider configuration at {path}; "
+                "run from the repository's root, or set NOTIFY_CONFIG"
             ) from None
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise NotConfigured(f"{path}: {error}") from None
         return cls(document, inbox=inbox, source=str(path))
 
+    def _tables(self, document: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
+        tables = document.get(key, {})
+        if not isinstance(tables, dict):
+            raise self._wrong(key, "is no table", f"write [{key}.<name>]")
+        for name, table in tables.items():
+            if not isinstance(table, dict):
+                raise self._wrong(f"{key}.{name}", "is no table", f"write [{key}.{name}]")
+        return tables
+
+    def _wrong(self, key: str, problem: str, remedy: str) -> NotConfigured:
+        return NotConfigured(f"{self._source}: {key} {problem}; {remedy}")
+
     def _configured(self, name: str, table: Mapping[str, Any], inbox: Inbox | None) -> Configured:
         options = dict(table)
+        key = f"providers.{name}"
         use = options.pop("use", None)
         if not isinstance(use, str) or "." not in use:
-            raise NotConfigured(
-                f'{self._source}: providers.{name}.use is missing; write use = "email.smtp", say'
-            )
+            raise self._wrong(f"{key}.use", "is missing", 'write use = "email.smtp", say')
         timeout = options.pop("timeout", DEFAULT_TIMEOUT)
-        if not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:  # noqa: PLR2004 - the lease's bound
-            raise NotConfigured(
-                f"{self._source}: providers.{name}.timeout is {timeout!r}; write seconds, 0 to 60"
-            )
+        if not _is_number(timeout) or not 0 < timeout <= LONGEST_TIMEOUT:
+            raise self._wrong(f"{key}.timeout", f"is {timeout!r}", f"write seconds, 0 to {LONGEST_TIMEOUT}")
+        if "rate" in options:
+            raise self._wrong(f"{key}.rate", "is not there yet", "leave it out")
         if use.startswith("inapp.") and inbox is not None:
             options["inbox"] = inbox
         return Configured(name, use, float(timeout), options)
 
     def _pool(self, channel: str, table: Mapping[str, Any]) -> Pool:
+        key = f"channels.{channel}"
         if channel not in CHANNELS:
-            raise NotConfigured(
-                f"{self._source}: channels.{channel} is no channel; they are {', '.join(CHANNELS)}"
-            )
-        members = []
-        for entry in table.get("pool", ()):
-            name, weight = (
-                (entry, 1.0) if isinstance(entry, str) else (entry.get("provider"), entry.get("weight", 1.0))
-            )
-            self._must_exist(channel, name)
-            members.append((name, float(weight)))
-        if not members:
-            raise NotConfigured(
-                f'{self._source}: channels.{channel}.pool is empty; write pool = ["<a provider>"]'
-            )
+            raise self._wrong(key, "is no channel", f"they are {', '.join(CHANNELS)}")
+        pool = table.get("pool")
+        if not isinstance(pool, list) or not pool:
+            raise self._wrong(f"{key}.pool", "is no list of providers", 'write pool = ["<a provider>"]')
+        members: dict[str, float] = {}
+        for entry in pool:
+            one = {"provider": entry} if isinstance(entry, str) else entry
+            if not isinstance(one, dict):
+                raise self._wrong(
+                    f"{key}.pool", f"has {entry!r}", 'write { provider = "<name>", weight = 1 }'
+                )
+            name, weight = self._existing(channel, one.get("provider")), one.get("weight", 1.0)
+            if name in members:
+                raise self._wrong(f"{key}.pool", f"names {name!r} twice", "name it once, with one weight")
+            if not _is_number(weight) or not 0 <= weight < math.inf:
+                raise self._wrong(f"{key}.pool", f"gives {name!r} the weight {weight!r}", "write 0 or more")
+            members[name] = float(weight)
         sandbox = table.get("sandbox")
         if sandbox is not None:
-            self._must_exist(channel, sandbox)
-        return Pool(tuple(members), sandbox)
+            sandbox = self._existing(channel, sandbox)
+        return Pool(tuple(members.items()), sandbox)
 
-    def _must_exist(self, channel: str, name: object) -> None:
-        if name not in self._providers:
-            raise NotConfigured(
-                f"{self._source}: channels.{channel} names the provider {name!r}, which is not under [providers]; "
-                f"there are {', '.join(sorted(self._providers)) or 'none'}"
+    def _existing(self, channel: str, name: object) -> str:
+        if not isinstance(name, str) or name not in self._providers:
+            there = ", ".join(sorted(self._providers)) or "none"
+            raise self._wrong(
+                f"channels.{channel}.pool",
+                f"names the provider {name!r}, which is not under [providers]",
+                f"there are {there}",
             )
+        return name
 
     def get(self, name: str) -> Configured | None:
         """A provider by its configured name."""
@@ -244,7 +276,7 @@ def _resolve(
             variable = value.removeprefix(ENV_PREFIX)
             found = read(variable)
             if found is None and (path := read(f"{variable}_FILE")):
-                found = Path(path).read_text(encoding="utf-8").strip()
+                found = _read_secret(name, f"{variable}_FILE", path)
             if found is None:
                 raise Misconfigured(
                     "missing-secret", f"providers.{name}.{key} needs the variable {variable}: set it"
@@ -253,3 +285,17 @@ def _resolve(
         else:
             resolved[key] = value
     return resolved
+
+
+def _read_secret(name: str, variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = type(error).__name__
+    raise Misconfigured(
+        "missing-secret", f"providers.{name}: the file of {variable} cannot be read ({problem})"
+    )
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

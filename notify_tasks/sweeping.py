@@ -238,9 +238,8 @@ class Guard:
                 logger.exception("the sweep guard met a problem and goes on")
 
     def _take_over(self) -> None:
-        with self._database.dedicated() as connection:
-            row = connection.execute("SELECT pg_try_advisory_lock(%s) AS mine", (GUARD_LOCK,)).fetchone()
-            if row is None or not row["mine"]:
+        with self._database.alone(GUARD_LOCK) as mine:
+            if not mine:
                 return
             logger.warning("no sweep for %.0f s: this worker sweeps until another one does", TAKEOVER_SECONDS)
             while not self._stop.is_set():

@@ -267,9 +267,13 @@ def accept(database: Database, items: Sequence[NewNotification]) -> Stored:
         rows = database.rows(_ACCEPT, (document,))
         stored = _read(rows)
     else:
-        with database.transaction() as connection:
+
+        def run(connection: Connection) -> Stored:
             stored = _read(connection.execute(_ACCEPT, (document,)).fetchall())
             _upsert(connection, [row for id_, rows in upserts.items() if id_ in stored.new for row in rows])
+            return stored
+
+        stored = database.transact(run)
     unseen = [item for item in items if item.id not in stored.new and item.id not in stored.existing]
     if unseen:  # the key was committed by another transaction while our statement ran, or twice in this one
         found = database.rows(

@@ -60,16 +60,19 @@ SELECT count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
 
 def cancel(database: Database, tenant: str, message_id: str) -> Cancelled:
     """Cancel a notification by its message id, whether a worker has seen it or not."""
-    with database.transaction() as connection:
-        connection.execute(
-            "DELETE FROM notify.intake WHERE tenant = %s AND message_id = %s", (tenant, message_id)
-        )
-        row = connection.execute(_TOMBSTONE, (tenant, message_id)).fetchone()
-        notification_id = row["notification_id"] if row else None
-        if notification_id is None:
-            return Cancelled(before_intake=True, cancelled=0, too_late=0, stopped_before=0)
-        connection.execute(_STOP, (notification_id,))
-        return _counted(connection, notification_id)
+    return database.transact(lambda connection: _cancel(connection, tenant, message_id))
+
+
+def _cancel(connection: Connection, tenant: str, message_id: str) -> Cancelled:
+    connection.execute(
+        "DELETE FROM notify.intake WHERE tenant = %s AND message_id = %s", (tenant, message_id)
+    )
+    row = connection.execute(_TOMBSTONE, (tenant, message_id)).fetchone()
+    notification_id = row["notification_id"] if row else None
+    if notification_id is None:
+        return Cancelled(before_intake=True, cancelled=0, too_late=0, stopped_before=0)
+    connection.execute(_STOP, (notification_id,))
+    return _counted(connection, notification_id)
 
 
 def _counted(connection: Connection, notification_id: object) -> Cancelled:

@@ -16,11 +16,12 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -30,6 +31,15 @@ Connection = psycopg.Connection[Row]
 TRIES_AFTER_CONFLICT: Final = 5
 CONNECT_SECONDS: Final = 3
 STATEMENT_MILLISECONDS: Final = 30_000
+_KEEPALIVE: Final[dict[str, int]] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""A server that is gone without a word is noticed within half a minute."""
+
+T = TypeVar("T")
 
 
 class DatabaseError(Exception):
@@ -73,6 +83,8 @@ def translated() -> Iterator[None]:
         yield
     except (psycopg.Error, PoolTimeout) as error:
         raise translate(error) from None
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON may hold and UTF-8 may not
+        raise BadRow("22021", "a text is no valid Unicode") from None
 
 
 class Database:
@@ -103,10 +115,7 @@ class Database:
                     f"-c statement_timeout={STATEMENT_MILLISECONDS} "
                     "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
                 ),
-                "keepalives_idle": 10,
-                "keepalives_interval": 5,
-                "keepalives_count": 3,
-                "tcp_user_timeout": 20_000,
+                **_KEEPALIVE,
             },
         )
         self._pool.open()
@@ -122,20 +131,26 @@ class Database:
         Raises:
             BadRow, DatabaseAway: see the module. A conflict with another statement is run again here.
         """
-        for tried in range(TRIES_AFTER_CONFLICT):
-            try:
-                with translated(), self._pool.connection() as connection:
-                    cursor = connection.execute(statement, parameters)
-                    return cursor.fetchall() if cursor.description else []
-            except TryAgain:
-                time.sleep(random.uniform(0, 0.02) * (tried + 1))  # noqa: S311 - spreads, guards nothing
-        raise DatabaseAway("40001", "the statement met others five times")
 
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """A transaction of several statements. Errors come out translated; it is not run again."""
-        with translated(), self._pool.connection() as connection, connection.transaction():
-            yield connection
+        def run() -> list[Row]:
+            with translated(), self._pool.connection() as connection:
+                cursor = connection.execute(statement, parameters)
+                return cursor.fetchall() if cursor.description else []
+
+        return _despite_conflicts(run)
+
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        """Run several statements in one transaction, and again from the start after a conflict with another.
+
+        Raises:
+            BadRow, DatabaseAway: as `rows`.
+        """
+
+        def run() -> T:
+            with translated(), self._pool.connection() as connection, connection.transaction():
+                return work(connection)
+
+        return _despite_conflicts(run)
 
     def probe(self) -> None:
         """Ask whether the database answers and can be written; drops pooled connections that a restart has broken.
@@ -150,24 +165,65 @@ class Database:
         if row is None or row["standby"]:
             raise DatabaseAway("25006", "the database is a standby")
 
-    def dedicated(self) -> Connection:
-        """A connection outside the pool, for LISTEN and for session locks. The caller closes it."""
-        with translated():
-            return psycopg.connect(
-                self._url,
-                autocommit=True,
-                row_factory=dict_row,
-                connect_timeout=CONNECT_SECONDS,
-                application_name="notify-dedicated",
-                options="-c timezone=UTC",
-                keepalives_idle=10,
-            )
+    @contextmanager
+    def listening(self, channel: str) -> Iterator[Callable[[float], bool]]:
+        """LISTEN on a connection of its own.
+
+        Args:
+            channel: the name given to NOTIFY.
+
+        Yields:
+            a function that waits up to so many seconds for a word, and says whether there was one.
+
+        Raises:
+            DatabaseAway: from the block, too, where the connection ends.
+        """
+        with translated(), self._apart() as connection:
+            connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            yield lambda seconds: any(True for _ in connection.notifies(timeout=seconds, stop_after=1))
+
+    @contextmanager
+    def alone(self, lock: int) -> Iterator[bool]:
+        """Try to be the only one: whether nobody else is inside with the same number, in any process.
+
+        The lock ends with its connection, so a process that dies lets go of it.
+        """
+        with translated(), self._apart() as connection:
+            row = connection.execute("SELECT pg_try_advisory_lock(%s) AS mine", (lock,)).fetchone()
+            yield row is not None and bool(row["mine"])
+
+    def _apart(self) -> Connection:
+        return psycopg.connect(
+            self._url,
+            autocommit=True,
+            row_factory=dict_row,
+            connect_timeout=CONNECT_SECONDS,
+            application_name="notify-dedicated",
+            options="-c timezone=UTC",
+            **_KEEPALIVE,
+        )
 
     def close(self) -> None:
         """Close the pool."""
         self._pool.close(timeout=2)
 
 
+def _despite_conflicts(run: Callable[[], T]) -> T:
+    for tried in range(TRIES_AFTER_CONFLICT):
+        try:
+            return run()
+        except TryAgain:
+            time.sleep(random.uniform(0, 0.02) * (tried + 1))  # noqa: S311 - spreads, guards nothing
+    raise DatabaseAway("40001", f"it met others {TRIES_AFTER_CONFLICT} times")
+
+
 def jsonb(value: object) -> str:
     """A `jsonb` parameter."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def storable(text: str | None) -> str | None:
+    """A text that comes from outside, without what PostgreSQL cannot store: better a mark than no record."""
+    if text is None:
+        return None
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from notify_tasks.store.database import Database
+from notify_tasks.store.database import Connection, Database
 
 _PERSON = """
 INSERT INTO notify.recipient AS r (tenant, id, locale, timezone) VALUES (%s, %s, %s, %s)
@@ -29,11 +29,14 @@ def upsert(
     timezone: str | None = None,
 ) -> None:
     """Store a recipient; the address of each channel named replaces those it had there."""
-    with database.transaction() as connection:
+
+    def run(connection: Connection) -> None:
         connection.execute(_PERSON, (tenant, recipient_id, locale, timezone))
         for channel, address in addresses.items():
             connection.execute(_FORGET, (tenant, recipient_id, channel))
             connection.execute(_ADD, (tenant, recipient_id, channel, address))
+
+    database.transact(run)
 
 
 _SUPPRESS = """

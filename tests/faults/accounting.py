@@ -1,6 +1,6 @@
 """Accounts for every notification: what was accepted, what the far end saw, what the rows say.
 
-The names of the invariants (I1 to I7) are those of the project's fault model, described in `docs/design.md`.
+I1: nothing accepted is lost. I2: sent means one effect. I3: what ended otherwise had none. I5: no request without its attempt.
 """
 
 from __future__ import annotations

@@ -27,12 +27,13 @@ def counter(fleet: RunningFleet, name: str) -> int:
     return int(str(value))
 
 
-@pytest.mark.timeout(200)
-@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.long)], ids=["share", "whole"])
+@pytest.mark.timeout(300)
+@pytest.mark.long
+@pytest.mark.parametrize("count", [200, 1000])
 def test_a_redis_that_forgets_everything_costs_seconds(tmp_path: Path, count: int) -> None:
     """FLUSHALL under durable intake, while messages and a marker are in the queues."""
     with running_fleet(tmp_path, [*workers(threads=4), beat()]) as fleet:
-        slow(fleet, 0.3)
+        slow(fleet, 0.5)
         settings.configure(intake="postgres")
         ledgers = Ledgers()
         client = redis.Redis.from_url(fleet.redis.url)
@@ -49,7 +50,8 @@ def test_a_redis_that_forgets_everything_costs_seconds(tmp_path: Path, count: in
         client.flushall()
         client.close()
         fleet.fault()
-        settle(fleet, ledgers, 60 + count * 0.2)
+        # the backlog itself takes its time: one and a half deliveries a call, eight at once, half a second each
+        settle(fleet, ledgers, 60 + count * 1.5 / 8 * 0.5)
 
         found = account(fleet, ledgers)
         assert found.problems == [], fleet.summary()
@@ -77,6 +79,7 @@ def test_postgresql_crashes_twice(tmp_path: Path, count: int) -> None:
         assert restarts == dict.fromkeys(restarts, 0), "a worker died of a database that was away"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("beats", [0, 2])
 def test_the_number_of_beats_does_not_matter(tmp_path: Path, beats: int) -> None:
@@ -97,6 +100,7 @@ def test_the_number_of_beats_does_not_matter(tmp_path: Path, beats: int) -> None
         assert counter(fleet, "leases_ended") > 0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(150)
 def test_a_worker_that_slept_past_its_lease_sends_nothing_again(tmp_path: Path) -> None:
     with running_fleet(tmp_path, [*workers(), beat()]) as fleet:

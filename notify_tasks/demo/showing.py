@@ -1,0 +1,155 @@
+"""What one sees while the demo runs: a live table on a terminal, a line for each change without one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+from notify_tasks.states import FINAL
+from notify_tasks.store.statuses import shortened
+from notify_tasks.store.watching import Seen
+from notify_tasks.terminal.looks import counted, duration
+from notify_tasks.terminal.output import Line, Output, Span, bold, dim, state
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+QUIET_SECONDS: Final = 1.8
+"""Without a terminal something is said at least so often."""
+ENDED: Final = frozenset({*FINAL, "rejected"})
+
+
+class Display(Protocol):
+    """Where the demo tells its story."""
+
+    def happening(self, line: Line) -> None:
+        """Something worth a line of its own. Safe to call from any thread."""
+
+    def update(self, rows: Sequence[Seen], abouts: Mapping[str, str], awaited: str) -> None:
+        """The deliveries as they are now, why each call is in the demo, and what is awaited."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+def display(output: Output) -> Display:
+    """The display that fits."""
+    return _Live(output) if output.terminal else _Plain(output)
+
+
+def stamped(begun: float, line: Line) -> list[Span | str]:
+    """A line with the seconds since the beginning before it."""
+    spans = [line] if isinstance(line, str) else list(line)
+    return [dim(f"{time.monotonic() - begun:6.1f} s  "), *spans]
+
+
+def row(seen: Seen, about: str) -> list[Span | str]:
+    """One delivery in cells: state, whom, what, where, why."""
+    whom = seen.recipient_id or (shortened(seen.address) if seen.address else "nobody")
+    return [state(seen.state, 11), whom, f"{seen.channel or '-':<7} {seen.event_type}", *_place_and_why(seen, about)]
+
+
+def _place_and_why(seen: Seen, about: str) -> tuple[str, Span]:
+    why = []
+    if seen.provider is not None:
+        answer = seen.code if seen.outcome != "lost" else "worker gone, outcome unknown"
+        why.append(f"attempt {seen.number}" + (f": {answer}" if answer else ""))
+    elif seen.reason is not None:
+        why.append(seen.reason)
+    if seen.state in {"held", "retrying"} and seen.due_in is not None:
+        why.append(f"by {duration(max(0.0, seen.due_in))} from now")
+    if about:
+        why.append(f"({about})")
+    return seen.provider or "", dim(", ".join(why))
+
+
+class _Plain:
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._begun = self._said = time.monotonic()
+        self._before: dict[object, tuple[object, ...]] = {}
+        self._lock = threading.Lock()
+
+    def happening(self, line: Line) -> None:
+        with self._lock:
+            self._output.say(stamped(self._begun, line))
+            self._said = time.monotonic()
+
+    def update(self, rows: Sequence[Seen], abouts: Mapping[str, str], awaited: str) -> None:
+        for seen in rows:
+            what = (seen.state, seen.number, seen.outcome)
+            key = seen.id or seen.message_id
+            if self._before.get(key) != what:
+                self._before[key] = what
+                mark, whom, kind, place, why = row(seen, abouts.get(seen.message_id, ""))
+                padded = [mark, f" {_words(whom):<18} {_words(kind):<30} {_words(place):<16} ", why]
+                self.happening(padded)
+        if time.monotonic() - self._said > QUIET_SECONDS and awaited:
+            self.happening(awaited)
+
+    def close(self) -> None:
+        pass
+
+
+class _Live:
+    """A table of the deliveries that changed last, as many as fit, with what is awaited below."""
+
+    def __init__(self, output: Output) -> None:
+        from rich.live import Live  # noqa: PLC0415 - only on a terminal
+
+        self._output = output
+        self._begun = time.monotonic()
+        self._changed: dict[object, tuple[float, tuple[object, ...]]] = {}
+        # It draws when told to, and not from a thread of its own: a worker that is killed needs the processor.
+        self._live = Live(console=output.console, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def happening(self, line: Line) -> None:
+        self._output.console.print(self._output.text(stamped(self._begun, line)), soft_wrap=True)
+
+    def update(self, rows: Sequence[Seen], abouts: Mapping[str, str], awaited: str) -> None:
+        now = time.monotonic()
+        for seen in rows:
+            what = (seen.state, seen.number, seen.outcome)
+            key = seen.id or seen.message_id
+            if key not in self._changed or self._changed[key][1] != what:
+                self._changed[key] = (now, what)
+        latest = sorted(rows, key=lambda seen: self._changed[seen.id or seen.message_id][0])
+        self._live.update(self._table(latest, abouts, awaited), refresh=True)
+
+    def _table(self, rows: Sequence[Seen], abouts: Mapping[str, str], awaited: str) -> Table:
+        from rich.table import Table  # noqa: PLC0415 - only on a terminal
+
+        output = self._output
+        height = max(4, output.console.size.height - 6)
+        ended = sum(seen.state in ENDED for seen in rows)
+        table = Table(
+            box=None,
+            padding=(0, 2, 0, 0),
+            title=output.text([bold(f"{ended} of {counted(len(rows), 'delivery')} ended"), dim(_totals(rows))]),
+            title_justify="left",
+            caption=output.text(stamped(self._begun, awaited)),
+            caption_justify="left",
+            show_header=False,
+        )
+        for column in range(5):
+            table.add_column(no_wrap=True, overflow="ellipsis", ratio=3 if column == 4 else None)  # noqa: PLR2004
+        for seen in rows[-height:]:
+            table.add_row(*(output.text([cell]) for cell in row(seen, abouts.get(seen.message_id, ""))))
+        return table
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+def _totals(rows: Sequence[Seen]) -> str:
+    counts: dict[str, int] = {}
+    for seen in rows:
+        counts[seen.state] = counts.get(seen.state, 0) + 1
+    return "".join(f"  {name} {count}" for name, count in sorted(counts.items()))
+
+
+def _words(cell: Span | str) -> str:
+    return cell if isinstance(cell, str) else cell.text

@@ -1,0 +1,381 @@
+"""What happens in the demo, in order: calls, a killed worker, its recovery, timelines, a verdict."""
+
+from __future__ import annotations
+
+import json
+import queue
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from notify_tasks.demo import cast, verdict
+from notify_tasks.demo.running import DIRECTORY, ENV_FILE, DemoError
+from notify_tasks.demo.showing import ENDED, Display, display
+from notify_tasks.demo.stage import Stage, ended_by, open_stage
+from notify_tasks.store import statuses, watching
+from notify_tasks.store.database import DatabaseError
+from notify_tasks.store.watching import Seen
+from notify_tasks.terminal import timeline
+from notify_tasks.terminal.looks import counted, duration
+from notify_tasks.terminal.output import Output, Span, bold, dim
+
+VICTIM: Final = "email"
+SLOW_SECONDS: Final = 4.0
+"""So slow is the mail server while the worker is killed, and less than a call's timeout."""
+IN_HAND: Final = 4
+LOOK_EVERY: Final = 0.2
+ACT_WITHIN: Final = 30.0
+END_WITHIN: Final = 150.0
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of the demo.
+
+    Args:
+        name: it is before each message id.
+        first_request: the far end's log began here.
+        killed: deliveries that the killed worker had in its hands, by id.
+    """
+
+    name: str
+    stage: Stage
+    shown: Display
+    calls: tuple[cast.Call, ...]
+    first_request: int
+    victim: str = ""
+    killed: dict[str, Seen] = field(default_factory=dict)
+    called_at: dict[int, datetime] = field(default_factory=dict)
+    rows: list[Seen] = field(default_factory=list)
+
+    @property
+    def message_ids(self) -> list[str]:
+        """Every call's."""
+        return [call.message_id(self.name) for call in self.calls]
+
+
+def run(directory: Path, output: Output, *, stay: bool, own_servers: bool = True) -> int:
+    """Run the demo.
+
+    Args:
+        directory: takes data, logs and passwords; kept for the next run.
+        output: where to tell the story.
+        stay: keep everything running after the story until Ctrl-C.
+        own_servers: False takes the servers that the environment names.
+
+    Returns:
+        An exit status: 0 if every notification ended as it should, 130 if it was stopped before that.
+
+    Raises:
+        DemoError: something did not start.
+    """
+    output.say([bold("notify demo"), f": the whole system on this machine, in {directory}"])
+    shown = display(output)
+    status: int | None = None
+    try:
+        with _stopping(), open_stage(directory, shown.happening, _restarted(shown), own_servers=own_servers) as stage:
+            try:
+                shown.happening([bold(f"up in {stage.up_seconds:.1f} s")])
+                status = _tell(stage, shown, output)
+                if stay:
+                    _stay(stage, output)
+            finally:
+                _deaf()
+                shown.close()
+                output.say(dim_line("stopping: workers, Flower, far end, servers"))
+                begun = time.monotonic()
+        output.say(dim_line(f"stopped in {duration(time.monotonic() - begun)}; data and logs stay in {directory}"))
+    except KeyboardInterrupt:
+        output.say(dim_line("stopped; nothing is left running"))
+    finally:
+        shown.close()
+    return 130 if status is None else status
+
+
+def dim_line(text: str) -> list[Span | str]:
+    """A line that is less important."""
+    return [dim(text)]
+
+
+def _restarted(shown: Display) -> Callable[[str, int], None]:
+    return lambda name, status: shown.happening(f"{name} {ended_by(status)}: its supervisor has started another")
+
+
+# --- the story ------------------------------------------------------------------------------------------
+
+
+def _tell(stage: Stage, shown: Display, output: Output) -> int:
+    name = f"demo-{secrets.token_hex(2)}"
+    requests = stage.sandbox.requests()
+    run_ = Run(name, stage, shown, cast.calls(name), requests[-1].n if requests else 0)
+    for person in cast.PEOPLE:
+        _store(stage, person)
+    shown.happening(f"{counted(len(cast.PEOPLE), 'recipient')} stored: {', '.join(it.id for it in cast.PEOPLE)}")
+    with _producer(run_) as act:
+        stage.sandbox.set_mode("push", "429", times=1, retry_after="2")
+        act(1)
+        _until(run_, lambda: _settled(run_, 1), ACT_WITHIN)
+        _kill(run_, act)
+    finished = _until(run_, lambda: _settled(run_), END_WITHIN)
+    shown.close()
+    _timelines(run_, output)
+    checks = verdict.judge(_facts(run_))
+    output.say()
+    for check in checks:
+        output.say([Span("✔" if check.good else "✖", "sent" if check.good else "failed"), f" {check.text}"])
+    good = finished and all(check.good for check in checks)
+    _where_to_look(run_, output, good=good)
+    return 0 if good else 1
+
+
+def _store(stage: Stage, person: cast.Person) -> None:
+    from notify_tasks.store import recipients  # noqa: PLC0415 - shadowed by the module of the same name
+
+    recipients.upsert(stage.database, person.id, person.addresses, locale=person.locale)
+
+
+@contextmanager
+def _producer(run_: Run) -> Iterator[Callable[[int], None]]:
+    """The producer's process; yields what makes it send an act and waits until it has."""
+    stage = run_.stage
+    environment = {**stage.environment}
+    for secret in ("NOTIFY_DATABASE_URL", "SANDBOX_SMTP_URL"):  # a producer needs the broker and nothing more
+        environment.pop(secret)
+    log = stage.supervisor.log_path("producer")
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "notify_tasks.demo.producer", run_.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            cwd=stage.root,
+            start_new_session=True,
+            text=True,
+        )
+    said: queue.Queue[dict[str, object] | None] = queue.Queue()
+    threading.Thread(target=_listen, args=(process, said), daemon=True).start()
+
+    def act(number: int) -> None:
+        calls = [call for call in run_.calls if call.act == number]
+        count = sum(2 if call.twice else 1 for call in calls)
+        run_.shown.happening(
+            [f"producer (process {process.pid}): ", bold(f"send_notification.delay(...) {count} times")]
+        )
+        run_.called_at[number] = datetime.now(UTC)
+        assert process.stdin is not None
+        process.stdin.write(f"{number}\n")
+        process.stdin.flush()
+        left = count
+        begun = time.monotonic()
+        while left:
+            _look(run_)
+            with suppress(queue.Empty):
+                answer = said.get(timeout=LOOK_EVERY)
+                if answer is None or "error" in answer:
+                    raise DemoError(f"the producer failed: {(answer or {}).get('error', f'see {log}')}")
+                left -= 1
+            if time.monotonic() - begun > ACT_WITHIN:
+                raise DemoError(f"the producer did not get its calls through; see {log}")
+        run_.shown.happening(f"producer: {counted(count, 'call')} returned in {duration(time.monotonic() - begun)}")
+
+    try:
+        yield act
+    finally:
+        if process.stdin is not None:
+            with suppress(OSError):
+                process.stdin.close()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _listen(process: subprocess.Popen[str], said: queue.Queue[dict[str, object] | None]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.put(json.loads(line))
+    said.put(None)
+
+
+def _kill(run_: Run, act: Callable[[int], None]) -> None:
+    """Act 2: SIGKILL a worker while the mail server has its mails and has not answered."""
+    stage, shown = run_.stage, run_.shown
+    stage.sandbox.set_mode("smtp", "slow", delay=SLOW_SECONDS)
+    shown.happening(f"the mail server is slow from now on: it takes a mail and answers {SLOW_SECONDS:g} s later")
+    run_.victim = stage.worker_name(VICTIM)
+    act(2)
+    _until(run_, lambda: len(_taken(run_)) >= IN_HAND, SLOW_SECONDS - 1.5)
+    pid = stage.supervisor.pid(VICTIM)
+    stage.supervisor.signal(VICTIM, signal.SIGKILL)
+    stage.sandbox.clear_modes("smtp")
+    _look(run_)
+    run_.killed = {str(row.id): row for row in _in_hand(run_)}
+    shown.happening(
+        [
+            Span(f"SIGKILL to worker {VICTIM} (process {pid})", "failed"),
+            f": it had {counted(len(run_.killed), 'mail')} in its hands, taken by the server and not yet answered",
+        ]
+    )
+
+
+def _in_hand(run_: Run) -> list[Seen]:
+    return [row for row in run_.rows if row.state == "sending" and row.worker == run_.victim]
+
+
+def _taken(run_: Run) -> list[Seen]:
+    """What the victim has in its hands and the far end has taken."""
+    arrived = {it.delivery_id for it in run_.stage.sandbox.requests() if it.accepted}
+    return [row for row in _in_hand(run_) if str(row.id) in arrived]
+
+
+# --- looking --------------------------------------------------------------------------------------------
+
+
+def _until(run_: Run, condition: Callable[[], bool], seconds: float) -> bool:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        _look(run_)
+        if condition():
+            return True
+        time.sleep(LOOK_EVERY)
+    return False
+
+
+def _look(run_: Run) -> None:
+    with suppress(DatabaseError):  # shown anew at the next look
+        run_.rows = watching.seen(run_.stage.database, run_.message_ids)
+    abouts = {call.message_id(run_.name): call.about for call in run_.calls}
+    run_.shown.update(run_.rows, abouts, awaited(run_))
+
+
+def _settled(run_: Run, act: int | None = None) -> bool:
+    """Whether every call of an act, or of all, has ended; what is held for later may still wait in an act."""
+    for call in run_.calls:
+        if act is not None and (call.act != act or call.later):
+            continue
+        rows = [row for row in run_.rows if row.message_id == call.message_id(run_.name)]
+        if len(rows) < max(1, call.deliveries) or any(row.state not in ENDED for row in rows):
+            return False
+    return True
+
+
+def awaited(run_: Run) -> str:
+    """What the demo waits for, in words."""
+    parts = []
+    orphans = [row for row in run_.rows if str(row.id) in run_.killed and row.state == "sending"]
+    orphans = [row for row in orphans if row.worker == run_.victim]
+    if orphans:
+        left = max(row.lease_left or 0.0 for row in orphans)
+        what = f"the lease of {counted(len(orphans), 'delivery')} to end"
+        parts.append(f"{what}, {left:.0f} s left" if left > 0 else f"the sweep to end {counted(len(orphans), 'lease')}")
+    for state, text in (
+        ("sending", "{} being sent"),
+        ("queued", "{} in a queue"),
+        ("retrying", "{} until its next try"),
+        ("held", "{} held until its time"),
+    ):
+        rows = [row for row in run_.rows if row.state == state and row not in orphans]
+        if rows:
+            left = max((row.due_in or 0.0 for row in rows), default=0.0)
+            due = f" ({duration(max(0.0, left))} left)" if state == "held" else ""
+            parts.append(text.format(counted(len(rows), "delivery")) + due)
+    unplanned = sum(
+        call.message_id(run_.name) not in {row.message_id for row in run_.rows}
+        for call in run_.calls
+        if call.act in run_.called_at
+    )
+    if unplanned:
+        parts.append(f"{counted(unplanned, 'call')} on the way to a worker")
+    return f"waiting for {'; '.join(parts)}" if parts else ""
+
+
+def _facts(run_: Run) -> verdict.Facts:
+    stage = run_.stage
+    requests = [it for it in stage.sandbox.requests() if it.n > run_.first_request]
+    seen = sorted({it.delivery_id for it in requests if it.delivery_id})
+    return verdict.Facts(
+        run=run_.name,
+        calls=run_.calls,
+        called_at=run_.called_at,
+        rows=run_.rows,
+        tried={str(it.id): it for it in watching.tried(stage.database, run_.message_ids)},
+        requests=requests,
+        known=watching.known(stage.database, seen),
+        killed=run_.killed,
+    )
+
+
+# --- the end ----------------------------------------------------------------------------------------------
+
+
+def _timelines(run_: Run, output: Output) -> None:
+    now = datetime.now(UTC)
+    for call in run_.calls:
+        found = statuses.read(run_.stage.database, call.message_id(run_.name))
+        output.say()
+        if call.about:
+            output.say([dim(f"# {call.about}")])
+        for line in timeline.lines(found, now):
+            output.say(line)
+
+
+def _where_to_look(run_: Run, output: Output, *, good: bool) -> None:
+    stage = run_.stage
+    elsewhere = stage.directory != Path(DIRECTORY)
+    example = run_.calls[-1].message_id(run_.name)
+    output.say()
+    words = "every notification ended as it should" if good else "something did not end as it should: see ✖ above"
+    output.say([Span("✔ " if good else "✖ ", "sent" if good else "failed"), bold(words)])
+    if elsewhere:
+        output.say(f"  environment   set -a; . {stage.directory / ENV_FILE}; set +a")
+    output.say(f"  status        notify status {example}")
+    output.say("""  send          notify send order.shipped --to ana --payload '{"order_id": 981}'""")
+    output.say(f"  Flower        {stage.flower.url}  user {stage.flower.user}, password {stage.flower.password}")
+    output.say(f"  far end       {stage.sandbox.log_path}, one line a request")
+    output.say(f"  logs          {stage.supervisor.log_path('*')}")
+
+
+def _stay(stage: Stage, output: Output) -> None:
+    output.say()
+    output.say([bold("everything runs on until Ctrl-C"), f"; {len(stage.supervisor.names())} processes"])
+    while True:
+        time.sleep(1)
+
+
+# --- being stopped ----------------------------------------------------------------------------------------
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Inside, Ctrl-C, SIGTERM and a closed terminal all stop the demo in order."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        _deaf()
+        raise KeyboardInterrupt
+
+    before: Sequence[tuple[signal.Signals, object]] = [(it, signal.signal(it, interrupt)) for it in _SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what `signal` returned
+
+
+def _deaf() -> None:
+    """From here on everything is stopping already: a second Ctrl-C must not leave half of it running."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
