@@ -24,6 +24,8 @@ from notify_tasks.store.migrate import migrate
 from notify_tasks.supervising import Supervisor, worker_spec
 
 ROOT: Final = Path(__file__).parents[1]
+LOOKS: Final = 4
+LOOK_SECONDS: Final = 0.05
 CONFIG: Final = """
 [providers.far]
 use = "sms.sandbox"
@@ -83,6 +85,25 @@ class Workers:
         pipe.llen(self.queue)
         pipe.hlen("unacked")
         return sum(pipe.execute())
+
+    def drain(self, *, seconds: float) -> float:
+        """Wait until nothing is left, and return when that was (`time.perf_counter`).
+
+        Between popping a message and registering it Celery has it in neither place: one look is not enough.
+        """
+        ends = time.monotonic() + seconds
+        since, looks = 0.0, 0
+        while looks < LOOKS:
+            if time.monotonic() > ends:
+                raise TimeoutError(f"{self.queue} was not drained within {seconds:.0f} s; see the workers' logs")
+            time.sleep(LOOK_SECONDS)
+            now = time.perf_counter()
+            if self.left():
+                looks = 0
+            else:
+                since = since if looks else now
+                looks += 1
+        return since
 
     def _nobody_waits(self) -> bool:
         facts: dict[str, int] = self.client.info("clients")  # type: ignore[assignment]  # not asynchronous here

@@ -15,7 +15,7 @@ from typing import Any, Final
 from bench import noop
 from bench.machine import cpu_seconds, thread_seconds
 from bench.report import Line, columns, progress
-from bench.rig import INAPP_QUEUE, SMS_QUEUE, Rig, Workers, wait_until
+from bench.rig import INAPP_QUEUE, SMS_QUEUE, Rig, Workers
 from notify_tasks import send_notification
 
 PAYLOAD: Final = {
@@ -97,7 +97,7 @@ def start(rig: Rig, *, processes: int, threads: int) -> list[Variant]:
         workers = rig.start(title, queue, app=app, **many)
         for _ in range(WARM_UP):
             put()
-        wait_until(f"warm-up of {title}", lambda it=workers: it.left() == 0, seconds=LONGEST)  # type: ignore[misc]
+        workers.drain(seconds=LONGEST)
         workers.freeze()
         variants.append(Variant(title, workers, put))
     return variants
@@ -159,7 +159,7 @@ def count(rig: Rig, variants: list[Variant], *, messages: int) -> str:
         client.config_resetstat()
         before = _commits(rig)
         variant.workers.thaw()
-        wait_until(f"drain of {variant.title}", lambda it=variant: it.workers.left() == 0, seconds=LONGEST, every=0.5)  # type: ignore[misc]
+        variant.workers.drain(seconds=LONGEST)
         stats: dict[str, dict[str, int]] = client.info("commandstats")  # type: ignore[assignment]
         variant.workers.freeze()
         calls = {name.removeprefix("cmdstat_"): int(it["calls"]) for name, it in stats.items()}
@@ -184,8 +184,7 @@ def _drain(rig: Rig, variant: Variant, messages: int) -> Spent:
     cpu_before = [cpu_seconds(*pids), *(cpu_seconds(*roots) for roots in servers)]
     begun = time.perf_counter()
     workers.thaw()
-    wait_until(f"drain of {variant.title}", lambda: workers.left() == 0, seconds=LONGEST)
-    took = time.perf_counter() - begun
+    took = workers.drain(seconds=LONGEST) - begun
     cpu_after = [cpu_seconds(*pids), *(cpu_seconds(*roots) for roots in servers)]
     threads_after = thread_seconds(pids)
     workers.freeze()

@@ -89,15 +89,19 @@ EXIT_HUNG: Final = 70
 """Exit status of a process that could not end a provider's call (EX_SOFTWARE of sysexits)."""
 
 
+def _probe() -> None:
+    fleet().database.probe()
+
+
 def away() -> consuming.Away:
     """Stops fetching while PostgreSQL is away, and begins again when it answers."""
     pid = os.getpid()
     if pid not in _aways:
-        _aways[pid] = consuming.Away(consumption, lambda: fleet().database.probe(), name="PostgreSQL")
+        _aways[pid] = consuming.Away(consumption, _probe, name="PostgreSQL")
     return _aways[pid]
 
 
-@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+@signals.celeryd_init.connect
 def _on_command(options: Any = None, **_: Any) -> None:
     """Say of a mistyped queue which one was meant, before Celery shows a traceback."""
     wanted = (options or {}).get("queues") or []
@@ -108,7 +112,7 @@ def _on_command(options: Any = None, **_: Any) -> None:
             raise SystemExit(f"notify_tasks: there is no queue {name}; {remedy}")
 
 
-@signals.beat_init.connect  # type: ignore[untyped-decorator]
+@signals.beat_init.connect
 def _on_beat(**_: Any) -> None:
     try:
         settings.get().need_broker_url()
@@ -116,8 +120,8 @@ def _on_beat(**_: Any) -> None:
         raise SystemExit(f"notify_tasks: {error}") from None
 
 
-@signals.worker_init.connect  # type: ignore[untyped-decorator]
-def _on_init(sender: Any, **_: Any) -> None:
+@signals.worker_init.connect
+def _on_init(**_: Any) -> None:
     try:
         _check_start()
     except DatabaseAway as error:
@@ -127,7 +131,7 @@ def _on_init(sender: Any, **_: Any) -> None:
         raise SystemExit(f"notify_tasks: {error}") from None
 
 
-@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+@signals.worker_ready.connect
 def _on_ready(sender: Any, **_: Any) -> None:
     global _threads, _channels  # noqa: PLW0603 - set once, before the first task
     queues = list(app.amqp.queues.consume_from)
@@ -147,7 +151,7 @@ def _on_ready(sender: Any, **_: Any) -> None:
         _background.append(listener)
 
 
-@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
+@signals.worker_shutdown.connect
 def _on_shutdown(**_: Any) -> None:
     for it in _background:
         it.stop()

@@ -296,7 +296,7 @@ class Intake:
                     if stored.states.get(delivery.id, delivery.decision.state) == State.QUEUED
                 ]
             else:
-                one.taken = self._known(one, item, existing, conflicts)
+                one.taken = self._known(one, existing, conflicts)
         if conflicts:
             accepting.accept(self._database, conflicts)
         self._wake(wakes)
@@ -308,8 +308,8 @@ class Intake:
         delivery = item.deliveries[0] if item.deliveries else None
         if one.claim is not None and delivery is not None and one.one_hop is not None:
             # The state is missing where an earlier run of the same statement stored it: then it is ours as well.
-            if stored.states.get(delivery.id, State.SENDING) == State.SENDING:
-                claimed = self._claimed(one, item, delivery, one.claim)
+            sending = stored.states.get(delivery.id, State.SENDING) == State.SENDING
+            claimed = self._claimed(one, item, delivery, one.claim) if sending else None
         return Taken(one.notification, "accepted", None, len(item.deliveries), claimed, asked)
 
     @staticmethod
@@ -340,9 +340,7 @@ class Intake:
         )
 
     @staticmethod
-    def _known(
-        one: _Judged, item: NewNotification, existing: Existing, conflicts: list[NewNotification]
-    ) -> Taken:
+    def _known(one: _Judged, existing: Existing, conflicts: list[NewNotification]) -> Taken:
         notification = one.notification
         if existing.cancelled and existing.notification_id is None:
             return Taken(notification, "cancelled", "cancelled before it was accepted")

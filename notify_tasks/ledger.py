@@ -70,6 +70,7 @@ class Ledger:
     def keys(self) -> dict[str, tuple[int, str]]:
         """Every hash there is, with its bucket and queue. The broker's database holds little else to scan."""
         found = {}
+        raw: Any
         for raw in self._redis.scan_iter(match=f"{routing.LEDGER_PREFIX}*", count=1000):
             key = raw.decode()
             try:
@@ -80,6 +81,7 @@ class Ledger:
 
     def entries(self, key: str, limit: int) -> dict[str, dict[str, Any] | None]:
         """Up to about `limit` entries of a hash: field and envelope; None for one that cannot be read."""
+        page: Any
         _, page = self._redis.hscan(key, count=limit)
         found: dict[str, dict[str, Any] | None] = {}
         for field, value in page.items():

@@ -55,6 +55,7 @@ class Parking:
     def collect(self) -> int:
         """Move what workers parked in Redis. Storing twice is storing once, so a crash in between is harmless."""
         moved = 0
+        records: Any
         while records := self._redis.lrange(PARKED_KEY, -PAGE, -1):
             parking.park(self._database, [_read(record) for record in records])
             pipe = self._redis.pipeline(transaction=False)

@@ -7,6 +7,7 @@ and opens no connection. A call is checked, stamped with its message id, and kep
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
 import functools
 import os
@@ -268,6 +269,18 @@ def capturing(captor: Captor) -> Iterator[None]:
         yield
     finally:
         _captor = before
+
+
+def close() -> None:
+    """Close the connections that wait for the next call; that call opens new ones."""
+    global _kept
+    with _lock:
+        before, _kept = _kept, None
+    if before is not None:
+        before.keeper.close()
+
+
+atexit.register(close)
 
 
 def _read(

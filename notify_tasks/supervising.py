@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Self
 
 LOOK_EVERY: Final = 0.1
 RESTART_AFTER: Final = 0.3
@@ -101,7 +101,7 @@ class Supervisor:
         self._thread = threading.Thread(target=self._run, name="notify-supervisor", daemon=True)
         directory.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> Supervisor:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -173,7 +173,7 @@ class Sweeper:
             if mark is None or mark.bucket is None or bucket >= mark.bucket - 1:
                 continue
             entries = self._ledger.entries(key, LEDGER_PAGE)
-            envelopes = [envelope for envelope in entries.values() if self._readable(envelope)]
+            envelopes = [envelope for envelope in entries.values() if envelope and self._readable(envelope)]
             found += intakes.keep(self._database, envelopes, origin="ledger") if envelopes else 0
             self._parking.park_ledger(queue, {f: e for f, e in entries.items() if not self._readable(e)})
             self._ledger.remove(key, entries)

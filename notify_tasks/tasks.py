@@ -87,7 +87,7 @@ def deliver(self: Any, ids: Any = None, *args: Any, **kwargs: Any) -> str:
     try:
         wanted = [uuid.UUID(id_) for id_ in ids]
         if args or kwargs or not wanted:
-            raise ValueError("not a list of ids alone")
+            raise ValueError("not a list of ids alone")  # noqa: TRY301 - one way out for what cannot be read
     except (TypeError, ValueError, AttributeError):
         with put_back_if_away():
             _park(self.request, queue, (ids, *args), kwargs, "unreadable_wake_up", "its ids cannot be read")

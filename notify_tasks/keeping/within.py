@@ -36,8 +36,9 @@ def open_transaction(connection: object) -> Any:
         )
     if _is_django(connection):
         return _under_django(connection)
-    if callable(getattr(connection, "connection", None)) and hasattr(connection, "in_transaction"):
-        connection = connection.connection()  # type: ignore[attr-defined]  # SQLAlchemy's Session
+    if hasattr(connection, "in_transaction") and not hasattr(connection, "cursor"):
+        session = getattr(connection, "connection", None)  # SQLAlchemy's: a Session has a method here
+        connection = session() if callable(session) else connection
     if hasattr(connection, "exec_driver_sql"):
         return _under_sqlalchemy(connection)
     if not all(callable(getattr(connection, name, None)) for name in ("cursor", "commit", "rollback")):

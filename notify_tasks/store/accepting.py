@@ -52,7 +52,9 @@ class Context:
         return known, self.suppressed.get(tenant, set())
 
 
-def read_context(database: Database, notifications: Iterable[Notification]) -> Context:
+def read_context(  # noqa: C901 - a question and its answer, row by row
+    database: Database, notifications: Iterable[Notification]
+) -> Context:
     """Recipients, their addresses, and which addresses are suppressed, in one statement."""
     people, addresses = set(), set()
     for notification in notifications:
@@ -186,7 +188,8 @@ new_notification AS (
     SELECT n.id, n.tenant, n.message_id, n.event_type, n.source, n.occurred_at, n.payload, n.plan, n.state,
            n.reason, n.detail, n.hash, n.cancel_key, n.envelope
       FROM n JOIN new USING (id)
-    ON CONFLICT (id) DO NOTHING),
+    ON CONFLICT (id) DO NOTHING  -- a conflict that was refused before
+    RETURNING id),
 new_delivery AS (
     INSERT INTO notify.delivery (id, notification_id, tenant, message_id, event_type, recipient_id, address, locale,
                                  channel, lane, state, reason, on_doubt, sandbox, due_at, expires_at, max_attempts,
@@ -212,8 +215,10 @@ new_event AS (
     SELECT tenant, notification_id, id, state, reason FROM new_delivery
      WHERE state IN ('suppressed', 'expired')
     UNION ALL
-    SELECT n.tenant, n.id, NULL, n.state, n.reason FROM n JOIN new USING (id) WHERE n.state <> 'accepted')
-SELECT 'new' AS kind, id, NULL AS state, NULL AS hash, NULL::uuid AS notification_id, false AS cancelled FROM new
+    SELECT n.tenant, n.id, NULL, n.state, n.reason FROM n JOIN new_notification USING (id)
+     WHERE n.state <> 'accepted')
+SELECT 'new' AS kind, id, NULL AS state, NULL AS hash, NULL::uuid AS notification_id, false AS cancelled
+  FROM new_notification
 UNION ALL
 SELECT 'delivery', id, state, NULL, NULL, false FROM new_delivery
 UNION ALL
@@ -245,7 +250,7 @@ replaced AS (
        AND NOT EXISTS (SELECT 1 FROM p k WHERE k.tenant = c.tenant AND k.id = c.recipient_id
                           AND k.channel = c.channel AND k.address = c.address))
 INSERT INTO notify.contact_point (tenant, recipient_id, channel, address)
-SELECT DISTINCT tenant, id, channel, address FROM p WHERE address IS NOT NULL
+SELECT DISTINCT tenant, id, channel, address FROM p WHERE address IS NOT NULL ORDER BY 1, 2, 3, 4
 ON CONFLICT DO NOTHING
 """
 
@@ -353,7 +358,7 @@ def _notification_row(item: NewNotification) -> dict[str, Any]:
 
 def _delivery_row(item: NewNotification, delivery: NewDelivery) -> dict[str, Any]:
     decision, claim = delivery.decision, delivery.claim
-    row = {
+    row: dict[str, Any] = {
         "id": str(delivery.id),
         "notification_id": str(item.id),
         "tenant": item.notification.tenant,

@@ -5,12 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from notify_tasks.store.database import Database, jsonb
-
-DOUBT_HOURS: Final = 72
-"""An `in_doubt` older than this is final."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +193,8 @@ class Result:
 #   fenced    the worker that holds the delivery reports: its verdict applies, unless an acceptance is known
 #   accepted  an acceptance counts for an open doubt, and stops a resend that has not started
 #   settled   a definite refusal ends a doubt in which no other attempt is unknown
-_RECORD = f"""
+# A doubt older than 72 hours is final.
+_RECORD = """
 WITH r AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS x(
         token uuid, id uuid, fence int, outcome text, state text, code text, detail text, reason text,
@@ -218,11 +216,11 @@ change AS MATERIALIZED (
            d.state = 'sending' AND d.fence = r.fence AS fenced,
            d.accepted AS was_accepted,
            r.outcome = 'accepted' AND (
-               (d.state = 'in_doubt' AND d.updated_at > now() - interval '{DOUBT_HOURS} hours')
+               (d.state = 'in_doubt' AND d.updated_at > now() - make_interval(hours => 72))
                OR (d.state IN ('held', 'queued', 'retrying') AND d.unknown > 0)) AS resolves,
            d.state = 'in_doubt' AND NOT r.unknown AND r.outcome NOT IN ('accepted')
                AND coalesce(b.outcome, '') IN ('lost', 'uncertain') AND d.unknown <= 1
-               AND d.updated_at > now() - interval '{DOUBT_HOURS} hours' AS settles
+               AND d.updated_at > now() - make_interval(hours => 72) AS settles
       FROM r JOIN a ON a.token = r.token JOIN before b ON b.token = r.token
       JOIN notify.delivery d ON d.id = r.id
      ORDER BY d.id FOR UPDATE OF d),

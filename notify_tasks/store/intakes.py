@@ -58,6 +58,7 @@ def keep(database: Database, envelopes: Sequence[dict[str, Any]], *, origin: str
     """Store envelopes (those that are here already are left alone). Returns how many were new.
 
     Args:
+        database: the store.
         envelopes: wire forms.
         origin: `producer`, `ledger` (found lost), `unknown_type`, `replay`.
         wait: seconds before they are due.

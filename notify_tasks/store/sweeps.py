@@ -97,6 +97,7 @@ def end_leases(database: Database, *, knowable: Sequence[str], limit: int) -> tu
     """End leases that ran out: the attempt's outcome is unknown.
 
     Args:
+        database: the store.
         knowable: names of the providers that honour idempotency keys or can be asked. At any other provider a type
             with `on_doubt = "hold"` goes into doubt instead of being sent again.
         limit: rows at most.

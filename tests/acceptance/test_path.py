@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import redis
-
 from faults.fleet import RunningFleet, beat, running_fleet, workers
+
 from notify_tasks import NotificationResult, send_notification
 from notify_tasks.store import statuses
 from notify_tasks.store.cancelling import cancel
@@ -43,7 +43,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
     shutil.copytree(templates / "fault.ping", broken)
     (broken / "sms.txt").write_text("Ping {{ payload.missing }}\n")
     policy = broken / "notification.toml"
-    policy.write_text(policy.read_text().replace("additionalProperties = false\n", "additionalProperties = true\n"))
+    policy.write_text(
+        policy.read_text().replace("additionalProperties = false\n", "additionalProperties = true\n")
+    )
     (broken / "example.json").write_text('{"n": 1, "missing": "here"}\n')
     environment = {"NOTIFY_TEMPLATES": str(templates), "NOTIFY_UNKNOWN_TYPE_WAIT": "2"}
     with running_fleet(directory, [*workers(), beat()], environment=environment) as running:
@@ -100,7 +102,9 @@ def test_a_hundred_calls_with_one_id_make_one_delivery(fleet: RunningFleet, stor
 
     status = ended(fleet, store, results[0])
     client = redis.Redis.from_url(fleet.redis.url)
-    fleet.wait("all hundred are worked off", lambda: not client.llen("notify.sms") + client.hlen("unacked"), 30)
+    fleet.wait(
+        "all hundred are worked off", lambda: not client.llen("notify.sms") + client.hlen("unacked"), 30
+    )
     client.close()
     assert len(status.deliveries) == 1
     assert effects(fleet, status) == 1
@@ -172,7 +176,9 @@ def test_a_type_that_comes_after_its_first_call_is_sent(fleet: RunningFleet, sto
     assert delivery.state == "sent"
 
 
-def test_poison_in_the_queues_is_parked_and_its_neighbours_are_sent(fleet: RunningFleet, store: Database) -> None:
+def test_poison_in_the_queues_is_parked_and_its_neighbours_are_sent(
+    fleet: RunningFleet, store: Database
+) -> None:
     client = redis.Redis.from_url(fleet.redis.url)
     results = []
     for n in range(50):
@@ -182,7 +188,9 @@ def test_poison_in_the_queues_is_parked_and_its_neighbours_are_sent(fleet: Runni
     client.close()
 
     fleet.wait(
-        "all ten are parked", lambda: fleet.rows("SELECT count(*) FROM notify.parked_message") == [(len(POISON),)], 30
+        "all ten are parked",
+        lambda: fleet.rows("SELECT count(*) FROM notify.parked_message") == [(len(POISON),)],
+        30,
     )
     assert all(ended(fleet, store, result).deliveries[0].state == "sent" for result in results)
     reasons = [str(reason) for (reason,) in fleet.rows("SELECT reason FROM notify.parked_message")]
@@ -210,7 +218,6 @@ def test_a_cancel_says_what_it_did(fleet: RunningFleet, store: Database) -> None
 
 
 def test_a_cancel_that_is_first_wins(fleet: RunningFleet, store: Database) -> None:
-
 
     assert cancel(store, "default", "cancelled-before").before_intake
     ping(message_id="cancelled-before")

@@ -1,6 +1,7 @@
 """Accounts for every notification: what was accepted, what the far end saw, what the rows say.
 
-I1: nothing accepted is lost. I2: sent means one effect. I3: what ended otherwise had none. I5: no request without its attempt.
+I1: nothing accepted is lost.
+I2: sent means one effect. I3: what ended otherwise had none. I5: no request without its attempt.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from faults.fleet import KIND, RunningFleet
+
 from notify_tasks.errors import MaybeAccepted, NotAccepted
 from notify_tasks.producer import send_notification
 
@@ -23,7 +25,9 @@ class Ledgers:
     maybe: set[str] = field(default_factory=set)
 
 
-def send(ledgers: Ledgers, n: int, channels: tuple[str, ...] | None, *, event_type: str = "fault.ping") -> str:
+def send(
+    ledgers: Ledgers, n: int, channels: tuple[str, ...] | None, *, event_type: str = "fault.ping"
+) -> str:
     """One call, repeated with its id until the answer is definite."""
     message_id: str | None = None
     to = {"sms": "+4915112345678", "push": f"token-{n}", "chat": f"room-{n}"}
@@ -87,12 +91,11 @@ def account(fleet: RunningFleet, ledgers: Ledgers, *, may_repeat: Iterable[str] 
     requests = [it for it in fleet.sandbox.requests() if it.action == "send"]
     effects: Counter[str] = Counter(it.delivery_id or "?" for it in requests if it.accepted)
     rows = fleet.rows(
-        "SELECT d.id::text, d.message_id, d.channel, d.state, d.unknown FROM notify.delivery d"
+        "SELECT d.id::text, d.message_id, d.channel, d.state FROM notify.delivery d"
         " JOIN notify.notification n ON n.id = d.notification_id"
     )
     by_message: dict[str, set[str]] = {}
-    for id_, message_id, channel, state, _unknown in rows:
-        id_, message_id, channel, state = str(id_), str(message_id), str(channel), str(state)
+    for id_, message_id, channel, state in (map(str, row) for row in rows):
         found.deliveries += 1
         found.states[state] += 1
         by_message.setdefault(message_id, set()).add(channel)

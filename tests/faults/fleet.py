@@ -70,10 +70,17 @@ class RunningFleet:
 
     def wait_ready(self, seconds: float = 60) -> None:
         """Wait until every process has said that it is ready."""
-        said = {name: b"beat: Starting" if name.startswith("beat") else b" ready." for name in self.supervisor.names()}
+        said = {
+            name: b"beat: Starting" if name.startswith("beat") else b" ready."
+            for name in self.supervisor.names()
+        }
         deadline = time.monotonic() + seconds
-        while missing := [name for name, word in said.items() if word not in self.supervisor.log_path(name).read_bytes()]:
-            assert time.monotonic() < deadline, f"{', '.join(missing)} did not start; logs in {self.directory}"
+        while missing := [
+            name for name, word in said.items() if word not in self.supervisor.log_path(name).read_bytes()
+        ]:
+            assert time.monotonic() < deadline, (
+                f"{', '.join(missing)} did not start; logs in {self.directory}"
+            )
             time.sleep(0.1)
 
     def wait(self, what: str, condition: Callable[[], bool], seconds: float) -> float:

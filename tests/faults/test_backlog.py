@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from faults.accounting import Ledgers, send
 from faults.fleet import CHANNELS, beat, running_fleet, workers
 from faults.test_servers import counter, slow

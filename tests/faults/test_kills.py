@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import redis
-
 from faults.accounting import Ledgers, account, mix, send
 from faults.fleet import CHANNELS, RunningFleet, beat, running_fleet, workers
+
 from notify_tasks.broker import Broker
 from notify_tasks.fleet import Publisher
 from notify_tasks.store.sweeps import Wake
@@ -108,7 +108,9 @@ def test_a_rolling_restart_leaves_nothing_in_doubt(tmp_path: Path, count: int, t
         found = account(fleet, ledgers)
         assert found.problems == [], fleet.summary()
         assert found.states == {"sent": found.deliveries}
-        ((leases,),) = fleet.rows("SELECT coalesce(max(value), 0) FROM notify.counter WHERE name = 'leases_ended'")
+        ((leases,),) = fleet.rows(
+            "SELECT coalesce(max(value), 0) FROM notify.counter WHERE name = 'leases_ended'"
+        )
         assert leases == 0
 
 
@@ -185,7 +187,9 @@ def _double_every_wake_up(fleet: RunningFleet) -> None:
     client = redis.Redis.from_url(fleet.redis.url)
     fleet.wait(
         "the doubled wake-ups are worked off",
-        lambda: not any(client.llen(f"notify.{channel}") for channel in CHANNELS) and not client.hlen("unacked"),
+        lambda: (
+            not any(client.llen(f"notify.{channel}") for channel in CHANNELS) and not client.hlen("unacked")
+        ),
         30,
     )
     client.close()

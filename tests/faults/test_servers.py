@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import redis
-
 from faults.accounting import Ledgers, account, mix, send
 from faults.fleet import CHANNELS, RunningFleet, beat, running_fleet, workers
 from faults.test_kills import all_done, producing, settle
+
 from notify_tasks import settings
 
 

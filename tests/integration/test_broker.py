@@ -14,11 +14,20 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import redis
 import trustme
 
-from notify_tasks import MaybeAccepted, NotAccepted, NotConfigured, configure, send_notification, settings
+from notify_tasks import (
+    MaybeAccepted,
+    NotAccepted,
+    NotConfigured,
+    configure,
+    producer,
+    send_notification,
+    settings,
+)
 from notify_tasks.broker import Broker, Outgoing, Refused, Unanswered, Unreachable
 from notify_tasks.embedded import Server
 from notify_tasks.embedded.valkey import binary
@@ -33,6 +42,7 @@ CANARY = "canary@private.example"
 def _fresh() -> Iterator[None]:
     settings.reset()
     yield
+    producer.close()
     settings.reset()
 
 
@@ -41,6 +51,15 @@ def within_budget() -> Iterator[None]:
     started = time.monotonic()
     yield
     assert time.monotonic() - started <= BUDGET + SLACK
+
+
+def freeze(server: Server) -> None:
+    """Stop the server's process, and see that it has stopped."""
+    server.kill(signal.SIGSTOP)
+    deadline = time.monotonic() + 10
+    while psutil.Process(server.pid).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @contextmanager
@@ -100,7 +119,7 @@ def test_a_frozen_redis_costs_the_budget_at_most_and_the_repeated_call_gets_thro
     server = start_redis()
     configure(broker_url=server.url, call_timeout=BUDGET)
     send_notification.delay("order.shipped", to="user-1")
-    server.kill(signal.SIGSTOP)
+    freeze(server)
     try:
         # When calls are made, on the old connection and on new ones
         for _ in range(2):
@@ -218,7 +237,7 @@ def test_what_was_never_sent_is_told_apart_from_what_got_no_answer(start_redis: 
     server = start_redis()
     broker = Broker(server.url, timeout=BUDGET)
     broker.publish(message)
-    server.kill(signal.SIGSTOP)
+    freeze(server)
     try:
         with within_budget(), pytest.raises(Unanswered):
             broker.publish(message)

@@ -139,11 +139,16 @@ def test_a_pause_outlives_lost_connections(
     worker = start()
     assert worker.call("pause", "test") is True
     send(server, "work", range(10))
+
     # When its connections are cut, and when Redis crashes and comes back
-    for cut in (
-        lambda: client.client_kill_filter(_type="normal", skipme=True),
-        lambda: server.restart("immediate"),
-    ):
+    def cut_connections() -> None:
+        for kind in (
+            "normal",
+            "pubsub",
+        ):  # the second shows: paused before its first fetch, it reads no other
+            client.client_kill_filter(_type=kind, skipme=True)
+
+    for cut in (cut_connections, lambda: server.restart("immediate")):
         connected = worker.log.read_text().count("Connected to")
         cut()
         until(lambda n=connected: worker.log.read_text().count("Connected to") > n, "it reconnects")

@@ -33,6 +33,7 @@ from notify_tasks import (
     NotHere,
     NotificationResult,
     configure,
+    producer,
     send_notification,
     settings,
 )
@@ -49,6 +50,7 @@ def client(broker: str) -> Iterator[redis.Redis]:
     configure(broker_url=broker)
     with redis.Redis.from_url(broker, decode_responses=True) as client:
         yield client
+    producer.close()
     settings.reset()
 
 
