@@ -16,10 +16,14 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each variant (default 3)")
     parser.add_argument("--messages", type=int, default=600, help="messages in each run of P2 (default 600)")
     parser.add_argument("--calls", type=int, default=500, help="calls of each kind in P3 (default 500)")
-    parser.add_argument("--processes", type=int, default=2, help="worker processes of each variant (default 2)")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="worker processes of each variant (default 2)"
+    )
     parser.add_argument("--threads", type=int, default=8, help="threads of each process (default 8)")
     parser.add_argument("--seed", type=int, default=20_261_123, help="of the far end")
-    parser.add_argument("--count", action="store_true", help="count commands and statements even if no goal is missed")
+    parser.add_argument(
+        "--count", action="store_true", help="count commands and statements even if no goal is missed"
+    )
     asked = parser.parse_args()
     load_before = machine.load()
     progress("start of Redis, PostgreSQL and the far end")
@@ -30,12 +34,20 @@ def main() -> int:
         lines = sending.measure(rig, variants, messages=asked.messages, repeats=asked.repeats) + lines
         counted = ""
         if asked.count or not all(line.met for line in lines):
-            progress("a goal is missed: one more run counts commands and statements" if not asked.count else "counting")
+            progress(
+                "a goal is missed: one more run counts commands and statements"
+                if not asked.count
+                else "counting"
+            )
             counted = sending.count(rig, variants, messages=min(asked.messages, 200))
         progress("stop")
     print("\n".join(about))
-    print(f"load before {load_before}, after {machine.load()}; seed {asked.seed}; {asked.repeats} repeats, medians")
-    print(f"each variant: {asked.processes} worker processes of {asked.threads} threads, {asked.messages} messages\n")
+    print(
+        f"load before {load_before}, after {machine.load()}; seed {asked.seed}; {asked.repeats} repeats, medians"
+    )
+    print(
+        f"each variant: {asked.processes} worker processes of {asked.threads} threads, {asked.messages} messages\n"
+    )
     print(table(lines))
     print(f"\n{sending.breakdown(variants)}")
     if counted:

@@ -50,22 +50,28 @@ def load() -> str:
 def describe(redis_url: str, postgres_url: str) -> list[str]:
     """The machine and the versions of what takes part, as lines."""
     client: redis.Redis = redis.Redis.from_url(redis_url)
-    facts: dict[str, object] = client.info("server")  # type: ignore[assignment]  # not asynchronous here
-    persistence: dict[bytes | str, object] = client.config_get("appendfsync")  # type: ignore[assignment]
+    facts: dict[str, object] = client.info("server")
+    persistence = client.config_get("appendfsync")
     client.close()
     with psycopg.connect(postgres_url) as connection:
         shown = {
-            name: connection.execute(f"SHOW {name}").fetchone()  # type: ignore[arg-type]
+            name: connection.execute(f"SHOW {name}").fetchone()
             for name in ("server_version", "fsync", "synchronous_commit")
         }
     postgres = {name: row[0] if row else "?" for name, row in shown.items()}
-    store = f"Valkey {facts['valkey_version']}" if "valkey_version" in facts else f"Redis {facts['redis_version']}"
+    store = (
+        f"Valkey {facts['valkey_version']}"
+        if "valkey_version" in facts
+        else f"Redis {facts['redis_version']}"
+    )
     libraries = ", ".join(f"{name} {version(name)}" for name in ("celery", "kombu", "redis", "psycopg"))
     return [
         f"{os.cpu_count()} CPUs ({_model()}), Python {platform.python_version()}, {libraries}",
-        f"{store} (append-only file, {', '.join(str(value) for value in persistence.values())}), "
-        f"PostgreSQL {postgres['server_version']} (fsync {postgres['fsync']}, "
-        f"synchronous_commit {postgres['synchronous_commit']})",
+        (
+            f"{store} (append-only file, {', '.join(str(value) for value in persistence.values())}), "
+            f"PostgreSQL {postgres['server_version']} (fsync {postgres['fsync']}, "
+            f"synchronous_commit {postgres['synchronous_commit']})"
+        ),
     ]
 
 
@@ -74,4 +80,6 @@ def _model() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown model")
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown model"
+    )

@@ -27,7 +27,9 @@ def measure(rig: Rig, *, calls: int) -> list[Line]:
         calls: of each.
     """
     kinds: dict[str, Callable[[], Any]] = {
-        "bare": lambda: noop.noop.delay("order.shipped", to={"phone": PHONE}, channels=["sms"], payload=PAYLOAD),
+        "bare": lambda: noop.noop.delay(
+            "order.shipped", to={"phone": PHONE}, channels=["sms"], payload=PAYLOAD
+        ),
         "ours": lambda: send_notification.delay(
             "order.shipped", to={"phone": PHONE}, channels=["sms"], payload=PAYLOAD
         ),
@@ -50,6 +52,20 @@ def measure(rig: Rig, *, calls: int) -> list[Line]:
     client.close()
     middle = statistics.median
     return [
-        Line("P3 .delay() with ledger, client CPU", middle(cpu["ours"]), middle(cpu["bare"]), "us", GOAL, least=False),
-        Line("P3 .delay() with ledger, wall", middle(wall["ours"]), middle(wall["bare"]), "us", GOAL, least=False),
+        Line(
+            "P3 .delay() with ledger, client CPU",
+            middle(cpu["ours"]),
+            middle(cpu["bare"]),
+            "us",
+            GOAL,
+            least=False,
+        ),
+        Line(
+            "P3 .delay() with ledger, wall",
+            middle(wall["ours"]),
+            middle(wall["bare"]),
+            "us",
+            GOAL,
+            least=False,
+        ),
     ]

@@ -52,7 +52,15 @@ def table(lines: Sequence[Line]) -> str:
         goal = "" if line.goal is None else f"{'>=' if line.least else '<='} {line.goal:g}x"
         verdict = "" if line.goal is None else ("met" if line.met else "SHORT")
         rows.append(
-            (line.name, _number(line.figure), _number(line.baseline), line.unit, f"{line.ratio:.2f}x", goal, verdict)
+            (
+                line.name,
+                _number(line.figure),
+                _number(line.baseline),
+                line.unit,
+                f"{line.ratio:.2f}x",
+                goal,
+                verdict,
+            )
         )
     return columns(rows)
 

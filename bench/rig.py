@@ -50,7 +50,9 @@ def wait_until(what: str, condition: Callable[[], bool], *, seconds: float, ever
     ends = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > ends:
-            raise TimeoutError(f"{what}: not within {seconds:.0f} s; run again on a quieter machine, or see the logs")
+            raise TimeoutError(
+                f"{what}: not within {seconds:.0f} s; run again on a quieter machine, or see the logs"
+            )
         time.sleep(every)
 
 
@@ -95,7 +97,9 @@ class Workers:
         since, looks = 0.0, 0
         while looks < LOOKS:
             if time.monotonic() > ends:
-                raise TimeoutError(f"{self.queue} was not drained within {seconds:.0f} s; see the workers' logs")
+                raise TimeoutError(
+                    f"{self.queue} was not drained within {seconds:.0f} s; see the workers' logs"
+                )
             time.sleep(LOOK_SECONDS)
             now = time.perf_counter()
             if self.left():
@@ -106,7 +110,7 @@ class Workers:
         return since
 
     def _nobody_waits(self) -> bool:
-        facts: dict[str, int] = self.client.info("clients")  # type: ignore[assignment]  # not asynchronous here
+        facts: dict[str, int] = self.client.info("clients")
         return facts["blocked_clients"] == 0
 
 
@@ -120,7 +124,9 @@ class Rig:
     supervisor: Supervisor
     noop_url: str
 
-    def start(self, name: str, queue: str, *, processes: int, threads: int, app: str = "notify_tasks") -> Workers:
+    def start(
+        self, name: str, queue: str, *, processes: int, threads: int, app: str = "notify_tasks"
+    ) -> Workers:
         """Start workers, with the same command line for the fleet and for the baseline."""
         names = [f"{name}-{n}" for n in range(1, processes + 1)]
         for one in names:
@@ -132,7 +138,7 @@ class Rig:
     def rows(self, statement: str, *parameters: object) -> list[tuple[object, ...]]:
         """Ask PostgreSQL."""
         with psycopg.connect(self.postgres.url, autocommit=True) as connection:
-            return connection.execute(statement, parameters).fetchall()  # type: ignore[arg-type]
+            return connection.execute(statement, parameters).fetchall()
 
     def _ready(self, name: str) -> bool:
         log = self.supervisor.log_path(name).read_text(errors="replace")
@@ -178,6 +184,6 @@ def running_rig(seed: int) -> Iterator[Rig]:
         settings.reset()
         settings.configure(broker_url=store.url, database_url=postgres.url)
         stack.callback(settings.reset)
-        noop.app.conf.broker_url = noop_url
+        noop.app.conf.update(broker_url=noop_url)
         stack.callback(noop.app.close)
         yield Rig(store, postgres, sandbox, supervisor, noop_url)

@@ -62,7 +62,7 @@ class Variant:
 
     def median(self, figure: str) -> float:
         """The median of one figure over the runs."""
-        return statistics.median(getattr(run, figure) for run in self.runs)
+        return float(statistics.median(getattr(run, figure) for run in self.runs))
 
 
 def start(rig: Rig, *, processes: int, threads: int) -> list[Variant]:
@@ -134,7 +134,16 @@ def measure(rig: Rig, variants: list[Variant], *, messages: int, repeats: int) -
 def breakdown(variants: list[Variant]) -> str:
     """Where the CPU goes, in microseconds a message."""
     names = ("total", "worker", "main_threads", "pool_threads", "redis", "postgres", "far")
-    heads = ("us CPU a message", "total", "worker", "of it consumer", "of it tasks", "Redis", "PostgreSQL", "far end")
+    heads = (
+        "us CPU a message",
+        "total",
+        "worker",
+        "of it consumer",
+        "of it tasks",
+        "Redis",
+        "PostgreSQL",
+        "far end",
+    )
     spans = [
         f"{min(run.rate for run in variant.runs):.0f}-{max(run.rate for run in variant.runs):.0f}"
         for variant in variants
@@ -153,25 +162,27 @@ def breakdown(variants: list[Variant]) -> str:
 def count(rig: Rig, variants: list[Variant], *, messages: int) -> str:
     """One more run of each, in which the commands and statements of a message are counted, not its time."""
     rows = [("a message", "Redis commands", "SQL commits", "the most frequent Redis commands")]
-    for variant in variants:
+    before = _commits(rig)
+    for number, variant in enumerate(variants):
         client = variant.workers.client
         _load(variant, messages)
         client.config_resetstat()
-        before = _commits(rig)
         variant.workers.thaw()
         variant.workers.drain(seconds=LONGEST)
-        stats: dict[str, dict[str, int]] = client.info("commandstats")  # type: ignore[assignment]
+        stats: dict[str, dict[str, int]] = client.info("commandstats")
         variant.workers.freeze()
         calls = {name.removeprefix("cmdstat_"): int(it["calls"]) for name, it in stats.items()}
         most = sorted(calls.items(), key=lambda it: -it[1])[:8]
+        after = before if number == 0 else _commits(rig)  # the baseline has no database
         rows.append(
             (
                 variant.title,
                 f"{sum(calls.values()) / messages:.1f}",
-                f"{(_commits(rig) - before) / messages:.1f}" if variant is not variants[0] else "0",
+                f"{(after - before) / messages:.1f}",
                 ", ".join(f"{name} {n / messages:.1f}" for name, n in most),
             )
         )
+        before = after
     return columns(rows)
 
 
@@ -189,33 +200,40 @@ def _drain(rig: Rig, variant: Variant, messages: int) -> Spent:
     threads_after = thread_seconds(pids)
     workers.freeze()
     if workers.pids() != pids:
-        raise RuntimeError(f"a worker for {variant.title} was started anew during a run; see why with `notify doctor`")
+        raise RuntimeError(
+            f"a worker for {variant.title} was started anew during a run; see why with `notify doctor`"
+        )
     each = [(after - before) / messages * 1e6 for before, after in zip(cpu_before, cpu_after, strict=True)]
     main, pool = (
         (after - before) / messages * 1e6 for before, after in zip(threads_before, threads_after, strict=True)
     )
-    return Spent(messages / took, *each, main, pool)
+    worker, store, postgres, far = each
+    return Spent(messages / took, worker, store, postgres, far, main, pool)
 
 
 def _load(variant: Variant, messages: int) -> None:
     for _ in range(messages):
         variant.put()
     if (found := variant.workers.left()) != messages:
-        raise RuntimeError(f"{variant.title}: {found} of {messages} messages are on the queue; run the benchmark again")
+        raise RuntimeError(
+            f"{variant.title}: {found} of {messages} messages are on the queue; run the benchmark again"
+        )
 
 
 def _check(rig: Rig, expected: int) -> None:
     """Every message was sent once, by one attempt: a rate of anything less would be worth nothing."""
-    found = dict(
-        (str(channel), (sent, attempts))
+    found = {
+        str(channel): (sent, attempts)
         for channel, sent, attempts in rig.rows(
             "SELECT d.channel, count(*) FILTER (WHERE d.state = 'sent'), sum(d.attempts)"
             " FROM notify.delivery d GROUP BY 1"
         )
-    )
+    }
     for channel in ("sms", "inapp"):
         if found.get(channel) != (expected, expected):
-            raise RuntimeError(f"{channel}: {found.get(channel)} sent and attempts, and not {expected} of each")
+            raise RuntimeError(
+                f"{channel}: {found.get(channel)} sent and attempts, and not {expected} of each"
+            )
 
 
 def _commits(rig: Rig) -> int:

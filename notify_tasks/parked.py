@@ -55,10 +55,10 @@ class Parking:
     def collect(self) -> int:
         """Move what workers parked in Redis. Storing twice is storing once, so a crash in between is harmless."""
         moved = 0
-        records: Any
-        while records := self._redis.lrange(PARKED_KEY, -PAGE, -1):
+        client: Any = self._redis
+        while records := client.lrange(PARKED_KEY, -PAGE, -1):
             parking.park(self._database, [_read(record) for record in records])
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = client.pipeline(transaction=False)
             for record in records:  # by value: another sweep may be collecting too
                 pipe.lrem(PARKED_KEY, -1, record)
             pipe.execute()

@@ -58,9 +58,10 @@ def _place_and_why(seen: Seen, about: str) -> tuple[str, Span]:
         why.append(f"attempt {seen.number}" + (f": {answer}" if answer else ""))
     elif seen.reason is not None:
         why.append(seen.reason)
-    if seen.state in {"held", "retrying"} and seen.due_in is not None:
-        why.append(f"by {duration(max(0.0, seen.due_in))} from now")
-    if about:
+    wait = seen.not_before if seen.state == "retrying" else seen.due_in if seen.state == "held" else None
+    if wait is not None and wait > 0:
+        why.append(f"again in {duration(wait)}" if seen.state == "retrying" else f"for {duration(wait)}")
+    if about and seen.state != "sending":
         why.append(f"({about})")
     return seen.provider or "", dim(", ".join(why))
 

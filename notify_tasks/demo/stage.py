@@ -25,7 +25,9 @@ from notify_tasks.supervising import Spec, Supervisor, celery_spec, worker_spec
 
 TIMEOUT_SECONDS: Final = 5
 """Of a provider's call; a lease is 30 s longer."""
-THREADS: Final = 4
+THREADS: Final = 8
+FEW_THREADS: Final = 4
+"""Of the worker that is killed: so many mails at most are in its hands."""
 START_WITHIN: Final = 90.0
 LOOK_EVERY: Final = 0.1
 FLOWER_PORT: Final = 5555
@@ -133,7 +135,7 @@ def specs(flower: Flower) -> list[Spec]:
             worker_spec(
                 name,
                 [routing.queue_for(stage, lane) for stage in stages for lane in everyday],
-                threads=THREADS,
+                threads=FEW_THREADS if name == "email" else THREADS,
             )
             for name, stages in WORKERS.items()
         ),

@@ -31,7 +31,7 @@ Connection = psycopg.Connection[Row]
 TRIES_AFTER_CONFLICT: Final = 5
 CONNECT_SECONDS: Final = 3
 STATEMENT_MILLISECONDS: Final = 30_000
-_KEEPALIVE: Final[dict[str, int]] = {
+_KEEPALIVE: Final[dict[str, Any]] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,

@@ -18,7 +18,8 @@ class Seen:
         id: of the delivery; None for a notification that has none.
         state: of the delivery, or else of the notification.
         lease_left: seconds until a worker's claim ends; None where nobody has one.
-        due_in: seconds until it is looked at again.
+        due_in: seconds until it is looked at again, at the latest.
+        not_before: seconds until it may be tried again, where the provider or the plan said so.
         outcome: of the last attempt; None while it runs, or where there was none.
     """
 
@@ -34,6 +35,7 @@ class Seen:
     unknown: int
     lease_left: float | None
     due_in: float | None
+    not_before: float | None
     number: int
     provider: str | None
     worker: str | None
@@ -47,6 +49,7 @@ SELECT n.message_id, n.event_type, d.id, d.recipient_id, coalesce(d.address, '')
        CASE WHEN d.id IS NULL THEN n.reason ELSE d.reason END AS reason, coalesce(d.unknown, 0) AS unknown,
        extract(epoch FROM d.lease_until - now())::float8 AS lease_left,
        extract(epoch FROM d.due_at - now())::float8 AS due_in,
+       extract(epoch FROM d.not_before - now())::float8 AS not_before,
        coalesce(a.number, 0) AS number, a.provider, a.worker, a.outcome, a.code
   FROM notify.notification n
   LEFT JOIN notify.delivery d ON d.notification_id = n.id

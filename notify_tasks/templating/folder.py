@@ -135,6 +135,8 @@ def _files(folder: Path, prefix: str = "", depth: int = 0) -> Iterator[tuple[str
         if entry.is_dir():
             yield from _files(folder / entry.name, f"{prefix}{entry.name}/", depth + 1)
             continue
+        if not entry.is_file():
+            continue
         try:
             stat = entry.stat()
         except FileNotFoundError:

@@ -155,7 +155,8 @@ def _ended(
     moved = events[0].kind if events else _moved(attempt)
     if attempt.outcome == "lost":
         then = ", and it is queued again" if moved == "lease_ended" else ""
-        return Moment(at, "in_doubt", "in_doubt", whom(delivery), f"{call}: {_UNKNOWN}{then}")
+        what = "lost" if then else moved
+        return Moment(at, "in_doubt", what, whom(delivery), f"{call}: {_UNKNOWN}{then}")
     answer = ", ".join(part for part in (attempt.code, attempt.detail) if part) or attempt.outcome
     unknown = ", its outcome is unknown" if attempt.outcome == "uncertain" else ""
     took = duration((at - attempt.started_at).total_seconds())

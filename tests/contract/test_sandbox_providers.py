@@ -194,7 +194,7 @@ def test_a_question_without_an_answer_never_passes_for_a_no(
     sandbox.set_mode("sms", mode, on="find")
 
     with pytest.raises(outcome):
-        queryable.find(a_message(), Deadline(0.5))
+        queryable.find(a_message(), Deadline(0.5 if mode == "accept_then_hang" else 10))
 
 
 # --- refused ----------------------------------------------------------------------------------------
@@ -235,14 +235,14 @@ def test_a_status_says_what_to_do_next(
 ) -> None:
     message = a_message()
     sandbox.set_mode("sms", mode, **({"retry_after": retry_after} if retry_after else {}))
-    before = len(sandbox.requests())
 
     failure = failure_of(provider(kind), message)
 
     assert type(failure) is (opaque if kind == "opaque" else keyed)
     assert failure.code == ("307" if mode == "redirect" else mode)
-    [request] = sandbox.requests()[before:]  # one request, and no redirect was followed
+    [request] = seen(sandbox, message)
     assert not request.accepted
+    assert all(each.action != "invalid" for each in sandbox.requests())  # no redirect was followed
 
 
 def test_the_asked_wait_is_surfaced_and_not_slept(
@@ -297,7 +297,8 @@ def test_a_provider_that_does_not_answer_gets_one_request_and_the_deadline(
     failure = failure_of(provider(), message := a_message(), deadline)
 
     assert type(failure) is Uncertain
-    assert 0 <= deadline.overdue() < 2
+    assert 0 <= deadline.overdue() < 5
+    until(lambda: seen(sandbox, message))
     assert len(seen(sandbox, message)) == 1
 
 
@@ -391,7 +392,7 @@ def test_a_connection_that_nobody_takes_is_surely_not_accepted(provider: Callabl
         failure = failure_of(provider(url=f"http://127.0.0.1:{deaf.getsockname()[1]}"), a_message(), deadline)
 
     assert (type(failure), failure.code) == (Unavailable, "connect-timeout")
-    assert deadline.overdue() < 2
+    assert deadline.overdue() < 5
 
 
 def test_without_time_left_nothing_is_sent(sandbox: Sandbox, provider: Callable[..., Provider]) -> None:

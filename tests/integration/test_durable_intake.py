@@ -238,6 +238,16 @@ def test_a_row_that_another_transaction_holds_does_not_hold_the_call(
 
         with within_budget(), pytest.raises((MaybeAccepted, NotAccepted)):
             send_notification.delay("order.shipped", to="user-1", message_id="same")
+
+        # Nor does the server go on waiting for it, when nobody asks any more
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name = 'notify-producer' AND datname = current_database() AND state = 'active'"
+        )
+        deadline = time.monotonic() + 5
+        while other.execute(waiting).fetchone() != (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         other.rollback()
 
     send_notification.delay("order.shipped", to="user-1", message_id="same")
