@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, TypeAlias, TypedDict
 from urllib.parse import urlsplit
@@ -44,7 +44,7 @@ class Recipient(TypedDict, total=False):
     chat: str
 
 
-To: TypeAlias = str | Recipient | list[str] | list[Recipient] | list[str | Recipient]
+To: TypeAlias = str | Recipient | Sequence[str | Recipient]
 """Whom a call names: a known id, a `Recipient`, or up to 100 of them in a list."""
 
 MAX_TEXT: Final = 200

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import random
 import time
 import uuid
@@ -18,6 +16,7 @@ from notify_tasks import retrying
 from notify_tasks.celery import app, away, fleet
 from notify_tasks.delivery import Outcome, describe
 from notify_tasks.errors import WireError
+from notify_tasks.messages import Outgoing, build
 from notify_tasks.notification import Notification
 from notify_tasks.routing import DELIVER_TASK, LEDGER_HEADER, MARKER_TASK, SEND_TASK, SWEEP_TASK
 from notify_tasks.states import State
@@ -161,9 +160,7 @@ def _park(
     request: Any, queue: str, args: Sequence[Any], kwargs: dict[str, Any], reason: str, detail: str
 ) -> None:
     """Keep the message as the queue item it was, so that it can be put back as it is."""
-    body = json.dumps([list(args), kwargs, {}], default=str).encode()
-    raw = json.dumps(
-        {"task": request.task, "id": request.id, "body": base64.b64encode(body).decode()}, default=str
-    ).encode()
+    message = Outgoing(request.task, [*args, *([kwargs] if kwargs else [])], queue, str(request.id))
+    raw = build(message, bucket=0).commands[-1][-1].encode()
     fleet().parking.park(queue, raw, reason, detail, at=str(request.id))
     _forget(request)

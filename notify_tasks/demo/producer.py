@@ -25,7 +25,7 @@ def send(call: Call, run: str) -> None:
         try:
             send_notification.delay(
                 call.event_type,
-                to=call.to,  # type: ignore[arg-type]  # one of the forms it takes
+                to=call.to,
                 payload=call.payload,
                 message_id=call.message_id(run),
                 source="demo-shop",

@@ -68,6 +68,10 @@ class Sandbox:
         self._process.kill()
         self._process.wait()
 
+    def wait(self) -> int:
+        """Wait until it ends by itself."""
+        return self._process.wait()
+
     def stop(self) -> None:
         """End it in an orderly way. Harmless when it has ended."""
         if self._process.stdin is not None:

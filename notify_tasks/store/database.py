@@ -113,7 +113,7 @@ class Database:
                 "application_name": name,
                 "options": (
                     f"-c statement_timeout={STATEMENT_MILLISECONDS} "
-                    "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+                    "-c idle_in_transaction_session_timeout=60000 -c timezone=UTC -c jit=off"
                 ),
                 **_KEEPALIVE,
             },
@@ -199,7 +199,7 @@ class Database:
             row_factory=dict_row,
             connect_timeout=CONNECT_SECONDS,
             application_name="notify-dedicated",
-            options="-c timezone=UTC",
+            options="-c timezone=UTC -c jit=off",
             **_KEEPALIVE,
         )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from notify_tasks.store.database import Database, jsonb
+from notify_tasks.store.database import Database, jsonb, storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,27 +87,31 @@ _CLAIM = """
 WITH r AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS x(id uuid, token uuid, provider text, lease float8, worker text)),
 candidate AS MATERIALIZED (
-    SELECT d.id,
-           d.expires_at <= now() AS expired,
-           EXISTS (SELECT 1 FROM notify.suppression s WHERE s.tenant = d.tenant AND s.channel = d.channel
-                      AND s.address = d.address) AS suppressed
+    SELECT d.id, CASE
+               WHEN d.replay_of IS NULL AND EXISTS (
+                   SELECT 1 FROM notify.message_key k WHERE k.tenant = d.tenant AND k.message_id = d.message_id
+                      AND k.cancelled_at IS NOT NULL) THEN 'cancelled'
+               WHEN d.expires_at <= now() THEN 'expired'
+               WHEN EXISTS (
+                   SELECT 1 FROM notify.suppression s WHERE s.tenant = d.tenant AND s.channel = d.channel
+                      AND s.address = d.address) THEN 'suppressed' END AS ends
       FROM notify.delivery d
      WHERE d.id IN (SELECT r.id FROM r WHERE NOT EXISTS (SELECT 1 FROM notify.attempt a WHERE a.token = r.token))
        AND d.state IN ('queued', 'retrying') AND (d.not_before IS NULL OR d.not_before <= now())
      ORDER BY d.id FOR UPDATE OF d),
 ended AS (
     UPDATE notify.delivery d
-       SET state = CASE WHEN d.unknown > 0 THEN 'in_doubt' WHEN c.expired THEN 'expired' ELSE 'suppressed' END,
-           reason = CASE WHEN c.expired THEN 'expired' ELSE 'address_suppressed' END,
+       SET state = CASE WHEN d.unknown > 0 THEN 'in_doubt' ELSE c.ends END,
+           reason = CASE c.ends WHEN 'suppressed' THEN 'address_suppressed' ELSE c.ends END,
            due_at = NULL, updated_at = now()
-      FROM candidate c WHERE d.id = c.id AND (c.expired OR c.suppressed)
+      FROM candidate c WHERE d.id = c.id AND c.ends IS NOT NULL
     RETURNING d.id, d.tenant, d.notification_id, d.state, d.reason),
 claimed AS (
     UPDATE notify.delivery d
        SET state = 'sending', fence = d.fence + 1, attempts = d.attempts + 1, provider = r.provider,
            lease_until = now() + make_interval(secs => r.lease), due_at = NULL, not_before = NULL, updated_at = now()
       FROM candidate c JOIN r USING (id)
-     WHERE d.id = c.id AND NOT c.expired AND NOT c.suppressed
+     WHERE d.id = c.id AND c.ends IS NULL AND (d.unknown = 0 OR d.provider = r.provider)
     RETURNING d.*, r.token, r.worker),
 event AS (
     INSERT INTO notify.status_event (tenant, notification_id, delivery_id, kind, code)
@@ -120,7 +124,7 @@ mine AS (
       JOIN notify.delivery d ON d.id = a.delivery_id AND d.fence = a.fence AND d.state = 'sending')
 SELECT c.id, c.token, c.fence, c.notification_id, c.tenant, c.message_id, c.event_type, c.recipient_id, c.channel,
        c.lane, c.locale, c.attempts, c.max_attempts, c.unknown, c.provider, c.on_doubt, c.sandbox, c.address,
-       n.payload, extract(epoch FROM c.expires_at - now())::float8 AS lifetime,
+       n.payload, coalesce(extract(epoch FROM c.expires_at - now())::float8, 1e9) AS lifetime,
        CASE WHEN c.unknown = 0 THEN 0::float8 ELSE coalesce((
            SELECT extract(epoch FROM now() - min(a.started_at))::float8 FROM notify.attempt a
             WHERE a.delivery_id = c.id AND a.outcome IN ('lost', 'uncertain')), 0) END AS unknown_age
@@ -136,8 +140,9 @@ SELECT c.id, c.token, c.fence, c.notification_id, c.tenant, c.message_id, c.even
 def claim(database: Database, requests: Sequence[ClaimRequest]) -> list[Claimed]:
     """Start deliveries: an attempt row, `sending`, a higher fence and a lease, in one commit.
 
-    What expired or was suppressed meanwhile ends here. A claim run again with its token finds itself. Anything else
-    that is not in the result may not be sent.
+    What was cancelled, expired or suppressed meanwhile ends here. While an attempt's outcome is unknown, only its
+    own provider may claim. A claim run again with its token finds itself, unless the first run is being committed
+    at this very moment: then only a third one sees it. Whatever is not in the result may not be sent.
     """
     document = jsonb(
         [
@@ -200,8 +205,12 @@ WITH r AS MATERIALIZED (
         token uuid, id uuid, fence int, outcome text, state text, code text, detail text, reason text,
         provider_message_id text, unknown boolean, counted boolean, due float8, not_before float8, queue text,
         suppress text, template_version text)),
+-- Deliveries are locked before their attempts, as the sweep does when it ends leases.
+locked AS MATERIALIZED (
+    SELECT d.id FROM notify.delivery d WHERE d.id IN (SELECT id FROM r) ORDER BY d.id FOR UPDATE),
 before AS MATERIALIZED (
-    SELECT a.token, a.outcome FROM notify.attempt a WHERE a.token IN (SELECT token FROM r) ORDER BY token FOR UPDATE),
+    SELECT a.token, a.outcome FROM notify.attempt a
+     WHERE a.token IN (SELECT r.token FROM r JOIN locked USING (id)) ORDER BY a.token FOR UPDATE),
 a AS (
     UPDATE notify.attempt t
        SET outcome = r.outcome, code = r.code, detail = r.detail, provider_message_id = r.provider_message_id,
@@ -230,17 +239,19 @@ d AS (
                WHEN c.resolves OR (c.fenced AND c.was_accepted) THEN 'sent'
                WHEN c.fenced AND c.unknown > 0 AND c.wanted IN ('failed', 'suppressed', 'expired', 'cancelled')
                    THEN 'in_doubt'
+               WHEN c.fenced AND c.unknown <= 0 AND c.wanted = 'in_doubt' THEN 'failed'  -- cleared up meanwhile
                WHEN c.fenced THEN c.wanted
                WHEN c.settles THEN 'failed'
                ELSE d.state END,
-           reason = CASE WHEN c.fenced OR c.settles THEN c.reason WHEN c.resolves THEN NULL ELSE d.reason END,
+           reason = CASE WHEN c.resolves OR (c.fenced AND c.was_accepted) THEN NULL
+               WHEN c.fenced OR c.settles THEN c.reason ELSE d.reason END,
            provider_message_id = CASE WHEN c.outcome = 'accepted' AND (c.fenced OR c.resolves)
                THEN c.provider_message_id ELSE d.provider_message_id END,
            unknown = greatest(c.unknown, 0),
            accepted = d.accepted OR c.outcome = 'accepted',
            attempts = CASE WHEN c.fenced AND NOT c.counted THEN greatest(d.attempts - 1, 0) ELSE d.attempts END,
            lease_until = CASE WHEN c.fenced THEN NULL ELSE d.lease_until END,
-           due_at = CASE WHEN c.fenced AND c.wanted IN ('retrying', 'held')
+           due_at = CASE WHEN c.fenced AND NOT c.was_accepted AND c.wanted IN ('retrying', 'held')
                THEN now() + make_interval(secs => c.due)
                WHEN c.fenced OR c.resolves OR c.settles THEN NULL ELSE d.due_at END,
            not_before = CASE WHEN c.fenced THEN now() + make_interval(secs => c.not_before) ELSE d.not_before END,
@@ -258,10 +269,14 @@ event AS (
        AND state <> old_state),
 suppressed AS (
     INSERT INTO notify.suppression (tenant, channel, address, reason, source)
-    SELECT DISTINCT tenant, channel, address, suppress, 'provider' FROM d WHERE suppress IS NOT NULL
+    SELECT DISTINCT tenant, channel, address, suppress, 'provider' FROM d WHERE suppress IS NOT NULL ORDER BY 1, 2, 3
     ON CONFLICT DO NOTHING)
 SELECT id, token, state, applied FROM d
 """
+
+
+_FROM_OUTSIDE: Final = ("code", "detail", "reason", "provider_message_id")
+"""What a provider may have said. A result must be written whatever is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +297,7 @@ def record(database: Database, results: Sequence[Result]) -> list[Recorded]:
     document = jsonb(
         [
             {name: getattr(result, name) for name in Result.__dataclass_fields__}
+            | {name: storable(getattr(result, name)) for name in _FROM_OUTSIDE}
             | {"token": str(result.token), "id": str(result.id)}
             for result in results
         ]

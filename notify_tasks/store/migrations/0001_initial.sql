@@ -132,7 +132,7 @@ CREATE INDEX delivery_expiring ON notify.delivery (expires_at)
 CREATE TABLE notify.attempt (
     token               uuid        PRIMARY KEY,  -- made by the worker: a claim repeated with it is the same claim
     delivery_id         uuid        NOT NULL REFERENCES notify.delivery (id) ON DELETE CASCADE,
-    number              smallint    NOT NULL,
+    number              integer     NOT NULL,
     fence               integer     NOT NULL,
     provider            text        NOT NULL,
     idempotency_key     text        NOT NULL,
