@@ -9,8 +9,10 @@ from typing import Any, Final
 
 import redis
 
-from notify_tasks.routing import PARKED_KEY
-from notify_tasks.store import parking
+from notify_tasks.errors import NotHere, WireError
+from notify_tasks.notification import Notification
+from notify_tasks.routing import ALL_QUEUES, INTAKE, PARKED_KEY
+from notify_tasks.store import intakes, parking
 from notify_tasks.store.database import Database
 from notify_tasks.store.parking import Parked
 
@@ -52,6 +54,43 @@ class Parking:
             ],
         )
 
+    def put_back(self, number: int) -> str | None:
+        """Put a parked message back where it was.
+
+        It is noted as put back afterwards: a crash in between can put it back twice, which does no harm.
+
+        Args:
+            number: its id.
+
+        Returns:
+            the queue, or `intake` for the intake table; None where there is no such message.
+
+        Raises:
+            NotHere: it is not one that a queue can take.
+            redis.RedisError: Redis does not take it, and it stays parked.
+        """
+        found = parking.read(self._database, number)
+        if found is None:
+            return None
+        queue, raw = found
+        if queue in ALL_QUEUES and not _is_envelope(raw):
+            self._redis.lpush(queue, raw)
+        else:
+            self._keep(number, raw)
+            queue = INTAKE
+        parking.replayed(self._database, number)
+        return queue
+
+    def _keep(self, number: int, raw: bytes) -> None:
+        try:
+            notification = Notification.from_wire(json.loads(raw))
+        except (ValueError, WireError) as error:
+            why = str(error) if isinstance(error, WireError) else "it is not JSON"
+            raise NotHere(
+                f"parked message {number} can still not be read: {why}. Deploy what can read it"
+            ) from None
+        intakes.keep(self._database, [notification.to_wire()], origin="replay")
+
     def collect(self) -> int:
         """Move what workers parked in Redis. Storing twice is storing once, so a crash in between is harmless."""
         moved = 0
@@ -64,6 +103,15 @@ class Parking:
             pipe.execute()
             moved += len(records)
         return moved
+
+
+def _is_envelope(raw: bytes) -> bool:
+    """Whether it is a call by itself, as the ledger and the intake table hold it, and not a Celery message."""
+    try:
+        found = json.loads(raw)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and "message_id" in found and "properties" not in found
 
 
 def _read(record: bytes) -> Parked:

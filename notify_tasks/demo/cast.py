@@ -83,7 +83,10 @@ def _shipped(
         "order_id": number,
         "carrier": "DHL",
         "tracking_url": f"https://track.example.com/parcel?id={number}",
-        "items": [{"name": "Coffee grinder", "quantity": 1}, {"name": "Paper filters, size 4", "quantity": 3}],
+        "items": [
+            {"name": "Coffee grinder", "quantity": 1},
+            {"name": "Paper filters, size 4", "quantity": 3},
+        ],
     }
     if isinstance(to, str) and to in _NAMES:
         payload["customer_name"] = _NAMES[to]
@@ -110,7 +113,9 @@ def calls(run: str) -> tuple[Call, ...]:
         _shipped("02", "jonas"),
         _shipped("03", "lina"),
         _shipped("04", "jonas", mail, later=LATER_SECONDS, about=f"at= {LATER_SECONDS} s ahead"),
-        _shipped("05", {"push": f"flaky-{run}"}, ("push",), about="its provider is down for a moment: retried"),
+        _shipped(
+            "05", {"push": f"flaky-{run}"}, ("push",), about="its provider is down for a moment: retried"
+        ),
         _shipped(
             "06",
             {"email": f"bounce-{run}@example.com"},
@@ -129,7 +134,9 @@ def calls(run: str) -> tuple[Call, ...]:
         _shipped("15", {"chat": "#warehouse", "locale": "de"}, ("chat",)),
         _shipped("16", "tom", ("sms", "inapp")),
         _shipped("17", "wei", ("inapp",)),
-        _shipped("18", "nobody", mail, ends={}, deliveries=0, about="no such recipient: rejected, with its reason"),
+        _shipped(
+            "18", "nobody", mail, ends={}, deliveries=0, about="no such recipient: rejected, with its reason"
+        ),
         _reset(
             "19",
             "mia",

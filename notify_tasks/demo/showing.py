@@ -48,7 +48,12 @@ def stamped(begun: float, line: Line) -> list[Span | str]:
 def row(seen: Seen, about: str) -> list[Span | str]:
     """One delivery in cells: state, whom, what, where, why."""
     whom = seen.recipient_id or (shortened(seen.address) if seen.address else "nobody")
-    return [state(seen.state, 11), whom, f"{seen.channel or '-':<7} {seen.event_type}", *_place_and_why(seen, about)]
+    return [
+        state(seen.state, 11),
+        whom,
+        f"{seen.channel or '-':<7} {seen.event_type}",
+        *_place_and_why(seen, about),
+    ]
 
 
 def _place_and_why(seen: Seen, about: str) -> tuple[str, Span]:
@@ -129,7 +134,9 @@ class _Live:
         table = Table(
             box=None,
             padding=(0, 2, 0, 0),
-            title=output.text([bold(f"{ended} of {counted(len(rows), 'delivery')} ended"), dim(_totals(rows))]),
+            title=output.text(
+                [bold(f"{ended} of {counted(len(rows), 'delivery')} ended"), dim(_totals(rows))]
+            ),
             title_justify="left",
             caption=output.text(stamped(self._begun, awaited)),
             caption_justify="left",

@@ -161,7 +161,11 @@ def repository() -> Path:
 
 @contextmanager
 def open_stage(
-    directory: Path, tell: Callable[[str], None], on_restart: Callable[[str, int], None], *, own_servers: bool = True
+    directory: Path,
+    tell: Callable[[str], None],
+    on_restart: Callable[[str, int], None],
+    *,
+    own_servers: bool = True,
 ) -> Iterator[Stage]:
     """Start everything, and stop it in order at the end.
 
@@ -181,7 +185,9 @@ def open_stage(
         begun = time.monotonic()
         redis, postgres, sandbox = _servers(stack, directory, own_servers=own_servers)
         tell(f"servers: {_shown('Valkey', redis)}, {_shown('PostgreSQL', postgres)}")
-        tell(f"far end: SMTP on 127.0.0.1:{sandbox.ready.smtp_port}, HTTP on 127.0.0.1:{sandbox.ready.http_port}")
+        tell(
+            f"far end: SMTP on 127.0.0.1:{sandbox.ready.smtp_port}, HTTP on 127.0.0.1:{sandbox.ready.http_port}"
+        )
         applied = migrate(postgres.url)
         tell(f"schema: {len(applied)} applied" if applied else "schema: up to date")
         if new:  # making a database is no part of coming up
@@ -241,10 +247,13 @@ def _shown(name: str, server: Server) -> str:
     return f"{name} of your environment" if server.port is None else f"{name} on 127.0.0.1:{server.port}"
 
 
-def _settings(directory: Path, root: Path, redis: Server, postgres: Server, sandbox: Sandbox) -> dict[str, str]:
+def _settings(
+    directory: Path, root: Path, redis: Server, postgres: Server, sandbox: Sandbox
+) -> dict[str, str]:
     config = directory / "notify.toml"
     providers = [
-        PROVIDER.format(channel=channel, kind=kind, seconds=TIMEOUT_SECONDS) for channel, kind in KINDS.items()
+        PROVIDER.format(channel=channel, kind=kind, seconds=TIMEOUT_SECONDS)
+        for channel, kind in KINDS.items()
     ]
     config.write_text(CONFIG + "".join(providers))
     return {
@@ -260,7 +269,11 @@ def _settings(directory: Path, root: Path, redis: Server, postgres: Server, sand
 
 def _inherited() -> dict[str, str]:
     """The environment without settings that are meant for another fleet, another app or another Flower."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("NOTIFY_", "FLOWER_", "CELERY_"))}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("NOTIFY_", "FLOWER_", "CELERY_"))
+    }
 
 
 def _forget(logs: Path) -> None:

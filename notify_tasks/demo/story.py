@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import queue
 import secrets
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,10 +14,11 @@ from types import FrameType
 from typing import Final
 
 from notify_tasks.demo import cast, verdict
-from notify_tasks.demo.running import DIRECTORY, ENV_FILE, DemoError
+from notify_tasks.demo.calling import Producer, producer
+from notify_tasks.demo.running import DIRECTORY, ENV_FILE
 from notify_tasks.demo.showing import ENDED, Display, display
 from notify_tasks.demo.stage import Stage, ended_by, open_stage
-from notify_tasks.store import statuses, watching
+from notify_tasks.store import recipients, statuses, watching
 from notify_tasks.store.database import DatabaseError
 from notify_tasks.store.watching import Seen
 from notify_tasks.terminal import timeline
@@ -77,13 +73,16 @@ def run(directory: Path, output: Output, *, stay: bool, own_servers: bool = True
         An exit status: 0 if every notification ended as it should, 130 if it was stopped before that.
 
     Raises:
-        DemoError: something did not start.
+        DemoError: something did not start (see `open_stage`).
     """
     output.say([bold("notify demo"), f": the whole system on this machine, in {directory}"])
     shown = display(output)
     status: int | None = None
     try:
-        with _stopping(), open_stage(directory, shown.happening, _restarted(shown), own_servers=own_servers) as stage:
+        with (
+            _stopping(),
+            open_stage(directory, shown.happening, _restarted(shown), own_servers=own_servers) as stage,
+        ):
             try:
                 shown.happening([bold(f"up in {stage.up_seconds:.1f} s")])
                 status = _tell(stage, shown, output)
@@ -94,7 +93,9 @@ def run(directory: Path, output: Output, *, stay: bool, own_servers: bool = True
                 shown.close()
                 output.say(dim_line("stopping: workers, Flower, far end, servers"))
                 begun = time.monotonic()
-        output.say(dim_line(f"stopped in {duration(time.monotonic() - begun)}; data and logs stay in {directory}"))
+        output.say(
+            dim_line(f"stopped in {duration(time.monotonic() - begun)}; data and logs stay in {directory}")
+        )
     except KeyboardInterrupt:
         output.say(dim_line("stopped; nothing is left running"))
     finally:
@@ -108,7 +109,9 @@ def dim_line(text: str) -> list[Span | str]:
 
 
 def _restarted(shown: Display) -> Callable[[str, int], None]:
-    return lambda name, status: shown.happening(f"{name} {ended_by(status)}: its supervisor has started another")
+    return lambda name, status: shown.happening(
+        f"{name} {ended_by(status)}: its supervisor has started another"
+    )
 
 
 # --- the story ------------------------------------------------------------------------------------------
@@ -119,13 +122,15 @@ def _tell(stage: Stage, shown: Display, output: Output) -> int:
     requests = stage.sandbox.requests()
     run_ = Run(name, stage, shown, cast.calls(name), requests[-1].n if requests else 0)
     for person in cast.PEOPLE:
-        _store(stage, person)
-    shown.happening(f"{counted(len(cast.PEOPLE), 'recipient')} stored: {', '.join(it.id for it in cast.PEOPLE)}")
-    with _producer(run_) as act:
+        recipients.upsert(stage.database, person.id, person.addresses, locale=person.locale)
+    shown.happening(
+        f"{counted(len(cast.PEOPLE), 'recipient')} stored: {', '.join(it.id for it in cast.PEOPLE)}"
+    )
+    with producer(stage, run_.name, lambda: _look(run_)) as producing:
         stage.sandbox.set_mode("push", "429", times=1, retry_after="2")
-        act(1)
+        _send(run_, producing, 1)
         _until(run_, lambda: _settled(run_, 1), ACT_WITHIN)
-        _kill(run_, act)
+        _kill(run_, producing)
     finished = _until(run_, lambda: _settled(run_), END_WITHIN)
     shown.close()
     _timelines(run_, output)
@@ -138,84 +143,26 @@ def _tell(stage: Stage, shown: Display, output: Output) -> int:
     return 0 if good else 1
 
 
-def _store(stage: Stage, person: cast.Person) -> None:
-    from notify_tasks.store import recipients  # noqa: PLC0415 - shadowed by the module of the same name
-
-    recipients.upsert(stage.database, person.id, person.addresses, locale=person.locale)
-
-
-@contextmanager
-def _producer(run_: Run) -> Iterator[Callable[[int], None]]:
-    """The producer's process; yields what makes it send an act and waits until it has."""
-    stage = run_.stage
-    environment = {**stage.environment}
-    for secret in ("NOTIFY_DATABASE_URL", "SANDBOX_SMTP_URL"):  # a producer needs the broker and nothing more
-        environment.pop(secret)
-    log = stage.supervisor.log_path("producer")
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "notify_tasks.demo.producer", run_.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=environment,
-            cwd=stage.root,
-            start_new_session=True,
-            text=True,
-        )
-    said: queue.Queue[dict[str, object] | None] = queue.Queue()
-    threading.Thread(target=_listen, args=(process, said), daemon=True).start()
-
-    def act(number: int) -> None:
-        calls = [call for call in run_.calls if call.act == number]
-        count = sum(2 if call.twice else 1 for call in calls)
-        run_.shown.happening(
-            [f"producer (process {process.pid}): ", bold(f"send_notification.delay(...) {count} times")]
-        )
-        run_.called_at[number] = datetime.now(UTC)
-        assert process.stdin is not None
-        process.stdin.write(f"{number}\n")
-        process.stdin.flush()
-        left = count
-        begun = time.monotonic()
-        while left:
-            _look(run_)
-            with suppress(queue.Empty):
-                answer = said.get(timeout=LOOK_EVERY)
-                if answer is None or "error" in answer:
-                    raise DemoError(f"the producer failed: {(answer or {}).get('error', f'see {log}')}")
-                left -= 1
-            if time.monotonic() - begun > ACT_WITHIN:
-                raise DemoError(f"the producer did not get its calls through; see {log}")
-        run_.shown.happening(f"producer: {counted(count, 'call')} returned in {duration(time.monotonic() - begun)}")
-
-    try:
-        yield act
-    finally:
-        if process.stdin is not None:
-            with suppress(OSError):
-                process.stdin.close()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _send(run_: Run, producing: Producer, act: int) -> None:
+    """Let the producer send the calls of an act, and watch meanwhile."""
+    count = sum(2 if call.twice else 1 for call in run_.calls if call.act == act)
+    run_.shown.happening(
+        [f"producer (process {producing.pid}): ", bold(f"send_notification.delay(...) {count} times")]
+    )
+    run_.called_at[act] = datetime.now(UTC)
+    seconds = producing.send(act, count, ACT_WITHIN)
+    run_.shown.happening(f"producer: {counted(count, 'call')} returned in {duration(seconds)}")
 
 
-def _listen(process: subprocess.Popen[str], said: queue.Queue[dict[str, object] | None]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        said.put(json.loads(line))
-    said.put(None)
-
-
-def _kill(run_: Run, act: Callable[[int], None]) -> None:
+def _kill(run_: Run, producing: Producer) -> None:
     """Act 2: SIGKILL a worker while the mail server has its mails and has not answered."""
     stage, shown = run_.stage, run_.shown
     stage.sandbox.set_mode("smtp", "slow", delay=SLOW_SECONDS)
-    shown.happening(f"the mail server is slow from now on: it takes a mail and answers {SLOW_SECONDS:g} s later")
+    shown.happening(
+        f"the mail server is slow from now on: it takes a mail and answers {SLOW_SECONDS:g} s later"
+    )
     run_.victim = stage.worker_name(VICTIM)
-    act(2)
+    _send(run_, producing, 2)
     _until(run_, lambda: len(_taken(run_)) >= IN_HAND, SLOW_SECONDS - 1.5)
     pid = stage.supervisor.pid(VICTIM)
     stage.supervisor.signal(VICTIM, signal.SIGKILL)
@@ -279,7 +226,9 @@ def awaited(run_: Run) -> str:
     if orphans:
         left = max(row.lease_left or 0.0 for row in orphans)
         what = f"the lease of {counted(len(orphans), 'delivery')} to end"
-        parts.append(f"{what}, {left:.0f} s left" if left > 0 else f"the sweep to end {counted(len(orphans), 'lease')}")
+        parts.append(
+            f"{what}, {left:.0f} s left" if left > 0 else f"the sweep to end {counted(len(orphans), 'lease')}"
+        )
     for state, text in (
         ("sending", "{} being sent"),
         ("queued", "{} in a queue"),
@@ -336,13 +285,17 @@ def _where_to_look(run_: Run, output: Output, *, good: bool) -> None:
     elsewhere = stage.directory != Path(DIRECTORY)
     example = run_.calls[-1].message_id(run_.name)
     output.say()
-    words = "every notification ended as it should" if good else "something did not end as it should: see ✖ above"
+    words = (
+        "every notification ended as it should" if good else "something did not end as it should: see ✖ above"
+    )
     output.say([Span("✔ " if good else "✖ ", "sent" if good else "failed"), bold(words)])
     if elsewhere:
         output.say(f"  environment   set -a; . {stage.directory / ENV_FILE}; set +a")
     output.say(f"  status        notify status {example}")
     output.say("""  send          notify send order.shipped --to ana --payload '{"order_id": 981}'""")
-    output.say(f"  Flower        {stage.flower.url}  user {stage.flower.user}, password {stage.flower.password}")
+    output.say(
+        f"  Flower        {stage.flower.url}  user {stage.flower.user}, password {stage.flower.password}"
+    )
     output.say(f"  far end       {stage.sandbox.log_path}, one line a request")
     output.say(f"  logs          {stage.supervisor.log_path('*')}")
 

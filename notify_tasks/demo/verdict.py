@@ -88,14 +88,18 @@ def _ends(facts: Facts) -> Check:
         if not call.ends and [row.state for row in rows] != ["rejected"]:
             wrong.append(f"{call.message_id(facts.run)} was not rejected")
         if call.ends and len(rows) != call.deliveries:
-            wrong.append(f"{call.message_id(facts.run)} has {counted(len(rows), 'delivery')}, not {call.deliveries}")
-        for row in rows:
-            if call.ends and not _as_expected(facts, call, row):
-                wrong.append(f"{row.message_id} over {row.channel} is {row.state}")
+            wrong.append(
+                f"{call.message_id(facts.run)} has {counted(len(rows), 'delivery')}, not {call.deliveries}"
+            )
+        wrong += [
+            f"{row.message_id} over {row.channel} is {row.state}"
+            for row in rows
+            if call.ends and not _as_expected(facts, call, row)
+        ]
     if wrong:
         return Check(good=False, text=f"ended otherwise than it should: {'; '.join(wrong)}")
     special = [
-        f"{row.recipient_id or 'the bad address'} {row.state} ({row.code or row.reason})"
+        f"{row.message_id} {row.state} ({row.code or row.reason})"
         for row in facts.rows
         if row.state in {"failed", "rejected"}
     ]
@@ -114,7 +118,11 @@ def _twice_called(facts: Facts, effects: Counter[str]) -> Iterator[Check]:
             rows = _rows_of(facts, call)
             seen = sum(effects[str(row.id)] for row in rows)
             good = len(rows) == 1 and seen == 1
-            what = "one delivery, one mail" if good else f"{counted(len(rows), 'delivery')}, {counted(seen, 'mail')}"
+            what = (
+                "one delivery, one mail"
+                if good
+                else f"{counted(len(rows), 'delivery')}, {counted(seen, 'mail')}"
+            )
             yield Check(good, f"{call.message_id(facts.run)}, called twice with one id: {what}")
 
 
@@ -148,7 +156,9 @@ def _far_end(facts: Facts, effects: Counter[str]) -> Check:
             wrong.append(f"{row.message_id} over {row.channel} arrived {count} times")
     strangers = sorted(set(effects) - set(facts.known))
     wrong += [f"a message of the unknown delivery {it}" for it in strangers]
-    wrong += ["a message without a delivery's id" for it in facts.requests if it.accepted and not it.delivery_id]
+    wrong += [
+        "a message without a delivery's id" for it in facts.requests if it.accepted and not it.delivery_id
+    ]
     if wrong:
         return Check(good=False, text=f"at the far end: {'; '.join(wrong)}")
     ours = {str(row.id) for row in facts.rows}
@@ -165,11 +175,9 @@ def _repeated(facts: Facts, effects: Counter[str]) -> Iterable[Check]:
     if not facts.killed:
         return
     good = all(str(row.id) in facts.killed for row in twice)
-    what = f"twice {'only' if good else 'also'}: {', '.join(row.message_id for row in twice)}" if twice else "none twice"
-    yield Check(
-        good,
-        f"{counted(len(facts.killed), 'delivery')} in the killed worker's hands; arrived {what}"
-        + (". SMTP cannot be asked what it took, and order.shipped says: send again" if twice else ""),
-    )
+    names = ", ".join(row.message_id for row in twice) or "none"
+    why = "; SMTP cannot be asked what it took, and their type says: send again" if twice else ""
+    hands = f"{counted(len(facts.killed), 'delivery')} in the killed worker's hands"
+    yield Check(good, f"{hands}; arrived twice{'' if good else ', others too'}: {names}{why}")
     for row in doubts:
-        yield Check(good=True, text=f"{row.message_id} is in doubt and not sent again: its type says on_doubt = hold")
+        yield Check(good=True, text=f"{row.message_id} is in doubt and not sent again: its type says hold")

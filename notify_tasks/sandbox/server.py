@@ -124,8 +124,8 @@ class SandboxServer:
         """Close the ports and the open connections."""
         for server in self._servers.values():
             server.close()
-        self._smtp.drop()
-        self._http.drop(control=True)
+        await self._smtp.drop()
+        await self._http.drop(control=True)
         for port in self._ports.values():
             port.close()
         self._effects.close()
@@ -147,9 +147,9 @@ class SandboxServer:
                 self._servers.pop(name).close()
                 self._ports[name].refuse()
                 if name == "smtp":
-                    self._smtp.drop()
+                    await self._smtp.drop()
                 else:
-                    self._http.drop(control=False)
+                    await self._http.drop(control=False)
             elif not refuses and not listening:
                 await self._listen(name)
 

@@ -12,6 +12,7 @@ It writes to the sockets itself, since no HTTP server lets an answer be as wrong
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -167,11 +168,14 @@ class HttpEnd:
             del self._open[writer]
             writer.close()
 
-    def drop(self, *, control: bool) -> None:
-        """Cut the open connections; those that asked for control only if `control`."""
-        for writer, controls in list(self._open.items()):
-            if control or not controls:
-                writer.transport.abort()
+    async def drop(self, *, control: bool) -> None:
+        """Cut the open connections; those that asked for control only if `control`. Returns when they are cut."""
+        dropped = [writer for writer, controls in self._open.items() if control or not controls]
+        for writer in dropped:
+            writer.transport.abort()
+        for writer in dropped:
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     # --- control ------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ login. The delivery's id is read from the header X-Notify-Delivery.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import ssl
@@ -55,6 +56,7 @@ class _Connection(SMTP):
         )
         self.end = end
         self.number = number
+        self.gone = asyncio.Event()
 
     def _create_envelope(self) -> Envelope:
         return _Transaction()
@@ -65,6 +67,7 @@ class _Connection(SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.end.open.discard(self)
+        self.gone.set()
         super().connection_lost(error)
 
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd finds it by this name
@@ -107,11 +110,17 @@ class SmtpEnd:
         context = self._wrong_context if wrong else self._context
         return _Connection(self, self._effects.next_connection(), context)
 
-    def drop(self) -> None:
-        """Cut the open connections."""
-        for each in list(self.open):
+    async def drop(self) -> None:
+        """Cut the open connections. Returns when they are cut."""
+        dropped = list(self.open)
+        for each in dropped:
             if isinstance(each.transport, asyncio.Transport):
                 each.transport.abort()
+        # One that is cut in the middle of its TLS handshake may never tell.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                for each in dropped:
+                    await each.gone.wait()
 
     def log(
         self,

@@ -26,12 +26,15 @@ _PARK = """
 INSERT INTO notify.parked_message (digest, queue, reason, detail, raw)
 SELECT x.digest, x.queue, x.reason, x.detail, decode(x.raw, 'base64')
   FROM jsonb_to_recordset(%s::jsonb) AS x(digest text, queue text, reason text, detail text, raw text)
-ON CONFLICT (digest) DO NOTHING
+ON CONFLICT (digest) DO UPDATE SET replayed_at = NULL WHERE parked_message.replayed_at IS NOT NULL
 """
 
 
 def park(database: Database, messages: Sequence[Parked]) -> None:
-    """Store them; storing the same one (queue, time, bytes) twice is storing it once."""
+    """Store them; storing the same one (queue, time, bytes) twice is storing it once.
+
+    One that was put back and comes again shows again.
+    """
     database.rows(
         _PARK,
         (
@@ -77,12 +80,18 @@ def parked(database: Database, *, limit: int = 100) -> list[ParkedRow]:
     return [ParkedRow(**row) for row in database.rows(_LIST, (limit,))]
 
 
-_TAKE = """
-UPDATE notify.parked_message SET replayed_at = now() WHERE id = %s RETURNING queue, raw
-"""
+_READ = "SELECT queue, raw FROM notify.parked_message WHERE id = %s"
 
 
-def take(database: Database, id_: int) -> tuple[str, bytes] | None:
-    """Mark one as replayed and return its queue and bytes."""
-    rows = database.rows(_TAKE, (id_,))
+def read(database: Database, id_: int) -> tuple[str, bytes] | None:
+    """The queue and the bytes of one; None where there is none."""
+    rows = database.rows(_READ, (id_,))
     return (rows[0]["queue"], bytes(rows[0]["raw"])) if rows else None
+
+
+_REPLAYED = "UPDATE notify.parked_message SET replayed_at = now() WHERE id = %s"
+
+
+def replayed(database: Database, id_: int) -> None:
+    """Note that one was put back: it is kept, and no longer listed among those that wait."""
+    database.rows(_REPLAYED, (id_,))

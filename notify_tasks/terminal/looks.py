@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
+NONE: Final = "\N{EN DASH}"
 MARKS: Final[Mapping[str, str]] = {
     "sent": "●",
     "delivered": "✔",
@@ -21,10 +22,10 @@ MARKS: Final[Mapping[str, str]] = {
     "undelivered": "✖",
     "rejected": "✖",
     "parked": "✖",
-    "suppressed": "–",
-    "cancelled": "–",
-    "expired": "–",
-    "superseded": "–",
+    "suppressed": NONE,
+    "cancelled": NONE,
+    "expired": NONE,
+    "superseded": NONE,
 }
 """A state always has its word beside its colour; the mark is for a quick look down a list."""
 
@@ -72,7 +73,11 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < MINUTE:
         return f"{whole} s"
-    for unit, name, below, small in ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "min"), (MINUTE, "min", 1, "s")):
+    for unit, name, below, small in (
+        (DAY, "d", HOUR, "h"),
+        (HOUR, "h", MINUTE, "min"),
+        (MINUTE, "min", 1, "s"),
+    ):
         if whole >= unit:
             count, rest = divmod(whole, unit)
             rest //= below
@@ -93,5 +98,7 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     if number == 1:
         return f"1 {noun}"
     if plural is None:
-        plural = f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:] not in {"ay", "ey", "oy"} else f"{noun}s"
+        plural = (
+            f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:] not in {"ay", "ey", "oy"} else f"{noun}s"
+        )
     return f"{number} {plural}"

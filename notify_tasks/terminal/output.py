@@ -52,7 +52,9 @@ class Output:
         """For what plain lines have no word for: tables and live displays."""
         from rich.console import Console  # noqa: PLC0415 - only where there is a terminal
 
-        return Console(file=self._stream, highlight=False, markup=False, emoji=False, no_color=not self.colours)
+        return Console(
+            file=self._stream, highlight=False, markup=False, emoji=False, no_color=not self.colours
+        )
 
     def say(self, line: Line = "") -> None:
         """Write one line."""
@@ -64,6 +66,10 @@ class Output:
             self._stream.write(words.rstrip() + "\n")
             self._stream.flush()
 
+    def plain(self, text: str) -> None:
+        """Write text as it is, for machines."""
+        self._stream.write(f"{text}\n")
+
     def text(self, line: Line) -> Text:
         """A line as rich takes it."""
         from rich.text import Text  # noqa: PLC0415 - as above
@@ -74,12 +80,14 @@ class Output:
                 made.append(span)
             else:
                 style = span.style
-                made.append(span.text, looks.colour(style, self._environment) if style in looks.MARKS else style)
+                made.append(
+                    span.text, looks.colour(style, self._environment) if style in looks.MARKS else style
+                )
         return made
 
     def table(self, head: Iterable[str], rows: Iterable[Iterable[Span | str]]) -> None:
         """Columns with a head."""
-        wide = [[Span(cell, "dim") for cell in head], *(list(row) for row in rows)]
+        wide: list[list[Span | str]] = [[Span(cell, "dim") for cell in head], *(list(row) for row in rows)]
         texts = [[cell if isinstance(cell, str) else cell.text for cell in row] for row in wide]
         widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
         for row, plain in zip(wide, texts, strict=True):

@@ -14,6 +14,7 @@ from notify_tasks.terminal.output import Line, Span, bold, dim, state
 
 _UNKNOWN: Final = "its worker ended before the answer was written, so the outcome is unknown"
 
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """One line of a timeline.
@@ -119,12 +120,17 @@ def _about_itself(status: Status) -> Iterator[Moment]:
         detail = ": ".join(part for part in (status.reason, status.detail) if part)
         yield Moment(status.accepted_at, status.state, status.state, "", detail)
     for dropped in status.plan.get("dropped", ()):
-        yield Moment(status.accepted_at, "suppressed", "dropped", "", f"{dropped['channel']}, {dropped['reason']}")
+        yield Moment(
+            status.accepted_at, "suppressed", "dropped", "", f"{dropped['channel']}, {dropped['reason']}"
+        )
     for refused in status.plan.get("rejected", ()) if status.state == "accepted" else ():
-        yield Moment(status.accepted_at, "rejected", "rejected", "", f"{refused['reason']}: {refused['detail']}")
+        yield Moment(
+            status.accepted_at, "rejected", "rejected", "", f"{refused['reason']}: {refused['detail']}"
+        )
     for event in status.events:
         if event.kind != status.state:
-            yield Moment(event.at, "queued" if event.kind == "replayed" else event.kind, event.kind, "", event.code or "")
+            mark = "queued" if event.kind == "replayed" else event.kind
+            yield Moment(event.at, mark, event.kind, "", event.code or "")
 
 
 def _about_delivery(delivery: DeliveryStatus) -> Iterator[Moment]:
@@ -148,9 +154,7 @@ def _begun(delivery: DeliveryStatus, attempt: AttemptStatus) -> Moment:
     return Moment(attempt.started_at, "sending", "sending", whom(delivery), detail)
 
 
-def _ended(
-    delivery: DeliveryStatus, attempt: AttemptStatus, at: datetime, events: Sequence[Event]
-) -> Moment:
+def _ended(delivery: DeliveryStatus, attempt: AttemptStatus, at: datetime, events: Sequence[Event]) -> Moment:
     call = f"attempt {attempt.number} via {attempt.provider}"
     moved = events[0].kind if events else _moved(attempt)
     if attempt.outcome == "lost":

@@ -1,0 +1,229 @@
+"""What may be wrong with an installation, each with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+
+from channels.contract import Misconfigured
+from notify_tasks.errors import NotConfigured, SchemaError
+from notify_tasks.providers import Pools
+from notify_tasks.routing import CHANNELS
+from notify_tasks.settings import Settings
+from notify_tasks.store import intakes, migrate, statuses, sweeps, watching
+from notify_tasks.store.database import Database, DatabaseError
+from notify_tasks.store.reachable import why_away
+from notify_tasks.templates_check import check as check_types
+from notify_tasks.terminal.looks import counted, duration
+
+SWEEP_OLD: Final = 30.0
+"""Seconds: a fleet sweeps every five, and any worker takes over after ten."""
+SILENT: Final = 60.0
+"""Seconds after which a marker that has not come back means that nobody consumes its queue, or not fast enough."""
+REDIS_SECONDS: Final = 3
+FULL: Final = 0.8
+
+
+class Health(Enum):
+    """How a finding is meant."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Args:
+        about: what: `redis`, `schema`, `sweep`.
+        remedy: what to do; empty where all is well.
+    """
+
+    health: Health
+    about: str
+    text: str
+    remedy: str = ""
+
+
+def good(about: str, text: str) -> Finding:
+    """All is well with it."""
+    return Finding(Health.GOOD, about, text)
+
+
+def warning(about: str, text: str, remedy: str) -> Finding:
+    """It works, and may hurt one day."""
+    return Finding(Health.WARNING, about, text, remedy)
+
+
+def bad(about: str, text: str, remedy: str) -> Finding:
+    """It does not work."""
+    return Finding(Health.BAD, about, text, remedy)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at everything; what is wrong with one thing does not stop the next.
+
+    Args:
+        settings: of the fleet.
+    """
+    yield from _redis(settings)
+    yield from _postgres(settings)
+    yield from _providers(settings)
+    yield from _templates(settings)
+
+
+# --- servers --------------------------------------------------------------------------------------------
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    try:
+        url = settings.need_broker_url()
+    except NotConfigured as error:
+        yield bad("redis", "no broker is set", str(error))
+        return
+    try:
+        client: Any = redis.Redis.from_url(
+            url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+        )
+        with client:
+            facts = client.info()
+    except redis.AuthenticationError:
+        yield bad("redis", "it refuses the user or the password", "Correct them in NOTIFY_BROKER_URL")
+        return
+    except (redis.RedisError, ValueError) as error:
+        yield bad(
+            "redis", f"it cannot be reached ({type(error).__name__})", "Start it, or set NOTIFY_BROKER_URL"
+        )
+        return
+    name = "Valkey" if "valkey_version" in facts else "Redis"
+    version = facts.get("valkey_version") or facts.get("redis_version", "?")
+    yield good(
+        "redis", f"{name} {version} answers, up for {duration(float(facts.get('uptime_in_seconds', 0)))}"
+    )
+    if not int(facts.get("aof_enabled", 0)):
+        yield bad(
+            "redis",
+            "no append-only file: what it holds is lost when it restarts",
+            "Set `appendonly yes`, or send with NOTIFY_INTAKE=postgres",
+        )
+    if facts.get("maxmemory_policy", "noeviction") != "noeviction":
+        yield bad("redis", "it may evict queued messages", "Set `maxmemory-policy noeviction`")
+    used, most = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
+    if most and used > FULL * most:
+        yield warning("redis", f"{used / most:.0%} of its memory is used", "Raise maxmemory, or add workers")
+
+
+def _postgres(settings: Settings) -> Iterator[Finding]:
+    try:
+        url = settings.need_database_url()
+    except NotConfigured as error:
+        yield bad("postgres", "no database is set", str(error))
+        return
+    why = why_away(url)
+    if why is not None:
+        problem, _, remedy = why.partition("; ")
+        yield bad("postgres", problem, f"{remedy[:1].upper()}{remedy[1:]}")
+        return
+    yield good("postgres", "it answers")
+    try:
+        migrate.check(url)
+    except SchemaError as error:
+        problem, _, remedy = str(error).rpartition(": ")
+        yield bad("schema", problem, f"{remedy[:1].upper()}{remedy[1:]}")
+        return
+    database = Database(url, connections=1, wait=REDIS_SECONDS, name="notify-doctor")
+    try:
+        yield good("schema", f"version {watching.schema_version(database)}")
+        yield from _work(database)
+    except DatabaseError as error:
+        yield bad("postgres", f"it went away while it was asked: {error}", "Look at its log, and try again")
+    finally:
+        database.close()
+
+
+# --- the work that waits --------------------------------------------------------------------------------
+
+
+def _work(database: Database) -> Iterator[Finding]:
+    age = sweeps.last_age(database)
+    if age is None or age > SWEEP_OLD:
+        said = "never" if age is None else f"{duration(age)} ago"
+        yield bad(
+            "sweep",
+            f"the last one was {said}: nothing lost or due is woken",
+            "Start workers (each one sweeps when nobody does), and `celery -A notify_tasks beat`",
+        )
+    else:
+        yield good("sweep", f"the last one was {duration(age)} ago")
+    for queue, seconds in sorted(sweeps.silent_queues(database).items()):
+        if seconds > SILENT:
+            yield bad(
+                "queues",
+                f"{queue}: work waits, and nobody has taken anything for {duration(seconds)}",
+                f"Start, or add, `celery -A notify_tasks worker -P threads -Q {queue}`",
+            )
+    if parked := watching.parked_count(database):
+        yield bad(
+            "parked", f"{counted(parked, 'message')} that no worker could process", "Type `notify parked`"
+        )
+    if waiting := intakes.waiting(database):
+        yield warning(
+            "intake", f"{counted(waiting, 'call')} kept and not yet planned", "They need a maint worker"
+        )
+    totals = ", ".join(f"{count} {state}" for state, count in statuses.totals(database).items())
+    yield good("deliveries", totals or "none yet")
+    counters = sweeps.counters(database)
+    if counters:
+        yield good("counters", ", ".join(f"{name} {value}" for name, value in sorted(counters.items())))
+
+
+# --- configuration --------------------------------------------------------------------------------------
+
+
+class _NoInbox:
+    """Stands in for the fleet's inbox where an in-app provider is only built."""
+
+    def put(self, message: object) -> bool:
+        raise NotImplementedError
+
+
+def _providers(settings: Settings) -> Iterator[Finding]:
+    try:
+        pools = Pools.read(Path(settings.config_file), inbox=_NoInbox())
+    except NotConfigured as error:
+        yield bad("providers", "the configuration cannot be used", str(error))
+        return
+    broken = False
+    for configured in pools.of_channels(CHANNELS):
+        try:
+            configured.provider()
+        except Misconfigured as error:
+            broken = True
+            yield bad(
+                "providers", f"{configured.name} ({configured.use}) cannot work", error.detail or error.code
+            )
+    names = [f"{it.name} ({it.use})" for it in pools.of_channels(CHANNELS)]
+    pools.close()
+    if not names:
+        yield bad("providers", "there is none", f"Name one in {settings.config_file}")
+    elif not broken:
+        yield good("providers", ", ".join(names))
+
+
+def _templates(settings: Settings) -> Iterator[Finding]:
+    try:
+        problems = check_types(Path(settings.templates))
+    except NotConfigured as error:
+        yield bad("templates", "there are none", str(error))
+        return
+    if problems:
+        yield bad("templates", f"{counted(len(problems), 'problem')}", "Type `notify templates check`")
+    else:
+        yield good("templates", "in order")
