@@ -37,7 +37,9 @@ event_serializer = "json"
 
 # --- queues: a lane is a queue ----------------------------------------------------------------------
 task_default_queue = routing.queue_for(routing.INTAKE)
-task_queues = [Queue(name, Exchange("notify", type="direct"), routing_key=name) for name in routing.ALL_QUEUES]
+task_queues = [
+    Queue(name, Exchange("notify", type="direct"), routing_key=name) for name in routing.ALL_QUEUES
+]
 task_create_missing_queues = False  # a mistyped -Q is an error, not a queue that nobody fills
 task_routes = {routing.SWEEP_TASK: {"queue": routing.MAINT_QUEUE}}
 

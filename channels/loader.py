@@ -35,7 +35,9 @@ def load(use: str, name: str, options: Mapping[str, Any]) -> Provider:
     known = names()
     if use not in known:
         near = difflib.get_close_matches(use, known, n=3, cutoff=0.4) or known
-        raise Misconfigured("unknown-provider", f"there is no provider {use!r}; did you mean {', '.join(near)}?")
+        raise Misconfigured(
+            "unknown-provider", f"there is no provider {use!r}; did you mean {', '.join(near)}?"
+        )
     module = importlib.import_module(f"channels.{use}")
     built: Provider = module.build(name, options)
     return built

@@ -86,7 +86,7 @@ def _redis(settings: Settings) -> Iterator[Finding]:
     try:
         url = settings.need_broker_url()
     except NotConfigured as error:
-        yield bad("redis", "no broker is set", str(error))
+        yield bad("redis", "no broker is set", str(error).partition(". ")[2])
         return
     try:
         client: Any = redis.Redis.from_url(
@@ -124,7 +124,7 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
     try:
         url = settings.need_database_url()
     except NotConfigured as error:
-        yield bad("postgres", "no database is set", str(error))
+        yield bad("postgres", "no database is set", str(error).partition(". ")[2])
         return
     why = why_away(url)
     if why is not None:

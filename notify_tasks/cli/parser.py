@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
-from textwrap import dedent
+from textwrap import dedent, indent
 from typing import Any, Final, NoReturn
 
 PROGRAM: Final = "notify"
 TENANT: Final = "default"
 DIRECTORY: Final = ".notify"
+WIDEST: Final = 110
+"""Columns of help at most, however wide the terminal."""
 
 SUMMARY: Final = """\
 Send notifications, see what became of them, and look after the fleet that carries them.
@@ -29,6 +32,13 @@ Each command has examples: `notify send --help`.
 """
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Texts as they are written, and options in one column wide enough for all of them."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=min(shutil.get_terminal_size().columns, WIDEST))
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse with errors of one line that say what to type next."""
 
@@ -43,7 +53,7 @@ def build() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description=SUMMARY,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
@@ -89,8 +99,8 @@ def _command(
         name,
         help=short,
         description=f"{short[0].upper()}{short[1:]}.\n\n{dedent(text)}".strip(),
-        epilog=f"examples:\n{dedent(examples)}" if examples else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n" + indent(dedent(examples).rstrip(), "  ") if examples else None,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     made.set_defaults(run=run)

@@ -85,7 +85,7 @@ def run(directory: Path, output: Output, *, stay: bool, own_servers: bool = True
         ):
             try:
                 shown.happening([bold(f"up in {stage.up_seconds:.1f} s")])
-                status = _tell(stage, shown, output)
+                status = _tell(stage, shown, output, stay=stay)
                 if stay:
                     _stay(stage, output)
             finally:
@@ -117,7 +117,7 @@ def _restarted(shown: Display) -> Callable[[str, int], None]:
 # --- the story ------------------------------------------------------------------------------------------
 
 
-def _tell(stage: Stage, shown: Display, output: Output) -> int:
+def _tell(stage: Stage, shown: Display, output: Output, *, stay: bool) -> int:
     name = f"demo-{secrets.token_hex(2)}"
     requests = stage.sandbox.requests()
     run_ = Run(name, stage, shown, cast.calls(name), requests[-1].n if requests else 0)
@@ -139,7 +139,12 @@ def _tell(stage: Stage, shown: Display, output: Output) -> int:
     for check in checks:
         output.say([Span("✔" if check.good else "✖", "sent" if check.good else "failed"), f" {check.text}"])
     good = finished and all(check.good for check in checks)
-    _where_to_look(run_, output, good=good)
+    words = (
+        "every notification ended as it should" if good else "something did not end as it should: see ✖ above"
+    )
+    output.say()
+    output.say([Span("✔ " if good else "✖ ", "sent" if good else "failed"), bold(words)])
+    _where_to_look(run_, output, stay=stay)
     return 0 if good else 1
 
 
@@ -280,24 +285,20 @@ def _timelines(run_: Run, output: Output) -> None:
             output.say(line)
 
 
-def _where_to_look(run_: Run, output: Output, *, good: bool) -> None:
+def _where_to_look(run_: Run, output: Output, *, stay: bool) -> None:
     stage = run_.stage
-    elsewhere = stage.directory != Path(DIRECTORY)
-    example = run_.calls[-1].message_id(run_.name)
-    output.say()
-    words = (
-        "every notification ended as it should" if good else "something did not end as it should: see ✖ above"
-    )
-    output.say([Span("✔ " if good else "✖ ", "sent" if good else "failed"), bold(words)])
-    if elsewhere:
-        output.say(f"  environment   set -a; . {stage.directory / ENV_FILE}; set +a")
-    output.say(f"  status        notify status {example}")
-    output.say("""  send          notify send order.shipped --to ana --payload '{"order_id": 981}'""")
-    output.say(
-        f"  Flower        {stage.flower.url}  user {stage.flower.user}, password {stage.flower.password}"
-    )
-    output.say(f"  far end       {stage.sandbox.log_path}, one line a request")
-    output.say(f"  logs          {stage.supervisor.log_path('*')}")
+    if stay:
+        if stage.directory != Path(DIRECTORY):  # else commands find it by themselves
+            output.say(f"  first     set -a; . {stage.directory / ENV_FILE}; set +a")
+        output.say(f"  status    notify status {run_.calls[-1].message_id(run_.name)}")
+        output.say("""  send      notify send order.shipped --to ana --payload '{"order_id": 981}'""")
+        output.say(
+            f"  Flower    {stage.flower.url}  user {stage.flower.user}, password {stage.flower.password}"
+        )
+    output.say(f"  far end   {stage.sandbox.log_path}, one line a request")
+    output.say(f"  logs      {stage.supervisor.log_path('*')}")
+    if not stay:
+        output.say("  to look around in Flower and with `notify status`, type `notify demo` on a terminal")
 
 
 def _stay(stage: Stage, output: Output) -> None:

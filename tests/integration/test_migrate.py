@@ -103,7 +103,7 @@ def test_a_file_changed_after_it_was_applied_is_refused(empty: str, folder: Path
     first.write_text(first.read_text() + "\n-- a harmless word\n")
     added = add(folder, "CREATE TABLE notify.never ()")
 
-    with pytest.raises(SchemaError, match="0001 .* was changed after it had been applied; restore the file"):
+    with pytest.raises(SchemaError, match=r"0001 .* was changed after it had been applied; restore the file"):
         migrate(empty, folder=folder)
 
     with plain(empty) as connection:

@@ -393,16 +393,28 @@ def test_two_sweeps_at_once_wake_a_lost_row_once(it: World) -> None:
     assert sorted(id_ for one in found for id_ in one) == sorted(lost)
 
 
-def test_a_row_that_a_worker_is_claiming_is_not_woken(it: World) -> None:
-    id_ = it.accept()
+def test_a_row_that_somebody_else_is_working_on_is_passed_over(it: World) -> None:
+    # Given a lost row, a due one, an expired one and an ended lease, each in the hands of another transaction,
+    it.accept()
     for _ in range(3):
         come_back(it, send_marker(it))
+    it.shift(put(it, "held"), due_at=-1)
+    it.shift(put(it, "retrying"), expires_at=-1)
+    it.shift(it.claimed().id, lease_until=-1)
 
-    def hold_and_look(connection: Any) -> list[uuid.UUID]:
-        connection.execute("SELECT 1 FROM notify.delivery WHERE id = %s FOR UPDATE", (id_,))
-        return find_lost(it)
+    def hold_and_look(connection: Any) -> list[Any]:
+        connection.execute("SELECT 1 FROM notify.delivery FOR UPDATE")
+        return [
+            find_lost(it),
+            sweeps.take_due(it.db, limit=10),
+            sweeps.expire(it.db, limit=10),
+            sweeps.end_leases(it.db, knowable=[], limit=10)[1],
+        ]
 
-    assert it.db.transact(hold_and_look) == []
+    # then a sweep neither takes them nor waits for them, and the next one does.
+    assert it.db.transact(hold_and_look) == [[], [], 0, 0]
+    assert len(find_lost(it)) == len(sweeps.take_due(it.db, limit=10)) == sweeps.expire(it.db, limit=10) == 1
+    assert sweeps.end_leases(it.db, knowable=[], limit=10)[1] == 1
 
 
 def test_queues_with_waiting_rows_are_those_that_need_a_marker(it: World) -> None:

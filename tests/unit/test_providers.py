@@ -29,7 +29,7 @@ SMS = {"use": "sms.sandbox", "url": "http://127.0.0.1:1"}
 
 def pools(*pool: Any, sandbox: str | None = None, **providers: Any) -> Pools:
     """A configuration of one channel, sms."""
-    named = {name: SMS for name in ("a", "b", "c")} | providers
+    named = dict.fromkeys(("a", "b", "c"), SMS) | providers
     channel: dict[str, Any] = {"pool": list(pool) or ["a"]}
     if sandbox is not None:
         channel["sandbox"] = sandbox

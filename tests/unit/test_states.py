@@ -32,7 +32,7 @@ def test_every_state_has_its_moves_and_only_known_ones() -> None:
 
 def test_a_state_is_either_active_or_final() -> None:
     assert ACTIVE.isdisjoint(FINAL)
-    assert ACTIVE | FINAL == set(State)
+    assert set(State) == ACTIVE | FINAL
     assert CLAIMABLE < WAITING
 
 
