@@ -71,7 +71,7 @@ def _in_words(error: Exception) -> str | None:
         case MaybeAccepted(message_id=id_):
             again = f"type the same again with --id {id_}: it is sent once either way"
             return f"no answer whether {id_} was accepted; {again}"
-        case NotConfigured():
+        case NotConfigured() if any(name in str(error) for name in SERVERS):
             return f"{error}. To try it here, type `{PROGRAM} demo` in another terminal"
         case NotifyError():
             return str(error)
@@ -87,6 +87,7 @@ def _missing(error: ModuleNotFoundError) -> str:
     return f"this command needs {name}, which is not installed: pip install 'notify-tasks[worker,embedded]'"
 
 
+SERVERS: Final = ("NOTIFY_BROKER_URL", "NOTIFY_DATABASE_URL")
 UNDEFINED: Final = ("3F000", "42P01", "42703", "42883")
 """SQLSTATE of what an older schema does not have: schema, table, column, function."""
 
@@ -101,4 +102,5 @@ def _database(error: Exception) -> str | None:
     from notify_tasks import settings  # noqa: PLC0415 - only where something failed
     from notify_tasks.store.reachable import why_away  # noqa: PLC0415 - as above
 
-    return why_away(settings.get().need_database_url()) or f"{error}; look at its log and type it again"
+    url = settings.get().database_url
+    return (why_away(url) if url else None) or f"{error}; look at its log and type it again"

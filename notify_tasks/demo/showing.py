@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from notify_tasks.states import FINAL
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS: Final = 1.8
 """Without a terminal something is said at least so often."""
+WIDTHS: Final = (11, 14, 7, 22, 15)
+"""Columns for state, whom, channel, type and provider; the last two only on a wide terminal."""
+WIDE: Final = 100
 ENDED: Final = frozenset({*FINAL, "rejected"})
 
 
@@ -26,6 +30,9 @@ class Display(Protocol):
 
     def happening(self, line: Line) -> None:
         """Something worth a line of its own. Safe to call from any thread."""
+
+    def waiting(self, words: str) -> None:
+        """What is awaited, while there is nothing else to see."""
 
     def update(self, rows: Sequence[Seen], abouts: Mapping[str, str], awaited: str) -> None:
         """The deliveries as they are now, why each call is in the demo, and what is awaited."""
@@ -45,18 +52,25 @@ def stamped(begun: float, line: Line) -> list[Span | str]:
     return [dim(f"{time.monotonic() - begun:6.1f} s  "), *spans]
 
 
-def row(seen: Seen, about: str) -> list[Span | str]:
-    """One delivery in cells: state, whom, what, where, why."""
-    whom = seen.recipient_id or (shortened(seen.address) if seen.address else "nobody")
-    return [
-        state(seen.state, 11),
-        whom,
-        f"{seen.channel or '-':<7} {seen.event_type}",
-        *_place_and_why(seen, about),
-    ]
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """One delivery in words."""
+
+    mark: Span
+    whom: str
+    channel: str
+    kind: str
+    place: str
+    why: Span
 
 
-def _place_and_why(seen: Seen, about: str) -> tuple[str, Span]:
+def cells(seen: Seen, about: str) -> Cells:
+    """State, whom, over which channel, what, where, why.
+
+    Args:
+        seen: the delivery.
+        about: what its call is in the demo for.
+    """
     why = []
     if seen.provider is not None:
         answer = seen.code if seen.outcome != "lost" else "worker gone, outcome unknown"
@@ -68,7 +82,14 @@ def _place_and_why(seen: Seen, about: str) -> tuple[str, Span]:
         why.append(f"again in {duration(wait)}" if seen.state == "retrying" else f"for {duration(wait)}")
     if about and seen.state != "sending":
         why.append(f"({about})")
-    return seen.provider or "", dim(", ".join(why))
+    return Cells(
+        state(seen.state, 11),
+        seen.recipient_id or (shortened(seen.address) if seen.address else "nobody"),
+        seen.channel or "-",
+        seen.event_type,
+        seen.provider or "",
+        dim(", ".join(why)),
+    )
 
 
 class _Plain:
@@ -89,11 +110,14 @@ class _Plain:
             key = seen.id or seen.message_id
             if self._before.get(key) != what:
                 self._before[key] = what
-                mark, whom, kind, place, why = row(seen, abouts.get(seen.message_id, ""))
-                padded = [mark, f" {_words(whom):<18} {_words(kind):<30} {_words(place):<16} ", why]
-                self.happening(padded)
-        if time.monotonic() - self._said > QUIET_SECONDS and awaited:
-            self.happening(awaited)
+                it = cells(seen, abouts.get(seen.message_id, ""))
+                words = f" {it.whom:<17} {it.channel:<7}  {it.kind:<22}  {it.place:<15}  "
+                self.happening([it.mark, words, it.why])
+        self.waiting(awaited)
+
+    def waiting(self, words: str) -> None:
+        if words and time.monotonic() - self._said > QUIET_SECONDS:
+            self.happening(words)
 
     def close(self) -> None:
         pass
@@ -114,6 +138,11 @@ class _Live:
 
     def happening(self, line: Line) -> None:
         self._output.console.print(self._output.text(stamped(self._begun, line)), soft_wrap=True)
+
+    def waiting(self, words: str) -> None:
+        line = self._output.text(stamped(self._begun, words))
+        line.no_wrap = True
+        self._live.update(line, refresh=True)
 
     def update(self, rows: Sequence[Seen], abouts: Mapping[str, str], awaited: str) -> None:
         now = time.monotonic()
@@ -142,10 +171,14 @@ class _Live:
             caption_justify="left",
             show_header=False,
         )
-        for column in range(5):
-            table.add_column(no_wrap=True, overflow="ellipsis", ratio=3 if column == 4 else None)  # noqa: PLR2004
+        wide = output.console.size.width >= WIDE
+        for width in WIDTHS if wide else WIDTHS[:3]:
+            table.add_column(no_wrap=True, overflow="ellipsis", min_width=width, max_width=width)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for seen in rows[-height:]:
-            table.add_row(*(output.text([cell]) for cell in row(seen, abouts.get(seen.message_id, ""))))
+            it = cells(seen, abouts.get(seen.message_id, ""))
+            shown = [it.mark, it.whom, it.channel, *((it.kind, it.place) if wide else ()), it.why]
+            table.add_row(*(output.text([cell]) for cell in shown))
         return table
 
     def close(self) -> None:
@@ -157,7 +190,3 @@ def _totals(rows: Sequence[Seen]) -> str:
     for seen in rows:
         counts[seen.state] = counts.get(seen.state, 0) + 1
     return "".join(f"  {name} {count}" for name, count in sorted(counts.items()))
-
-
-def _words(cell: Span | str) -> str:
-    return cell if isinstance(cell, str) else cell.text

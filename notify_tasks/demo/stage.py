@@ -163,6 +163,7 @@ def repository() -> Path:
 def open_stage(
     directory: Path,
     tell: Callable[[str], None],
+    waiting: Callable[[str], None],
     on_restart: Callable[[str, int], None],
     *,
     own_servers: bool = True,
@@ -171,7 +172,8 @@ def open_stage(
 
     Args:
         directory: takes data, logs and passwords.
-        tell: called with one line for each step, and at least every two seconds.
+        tell: called with one line for each step.
+        waiting: called again and again with what is awaited.
         on_restart: called from another thread with a process that ended and was started again, and its status.
         own_servers: False takes the servers that the environment names.
 
@@ -202,7 +204,7 @@ def open_stage(
         for spec in wanted:
             supervisor.start(spec)
         tell(f"{len(wanted)} processes: {', '.join(spec.name for spec in wanted)}")
-        _wait_until_ready(supervisor, [spec.name for spec in wanted], flower, tell)
+        _wait_until_ready(supervisor, [spec.name for spec in wanted], flower, waiting)
         database = Database(postgres.url, connections=3, name="notify-demo")
         stack.callback(database.close)
         stage = Stage(
@@ -294,22 +296,18 @@ def _flower_port() -> int:
 
 
 def _wait_until_ready(
-    supervisor: Supervisor, names: Sequence[str], flower: Flower, tell: Callable[[str], None]
+    supervisor: Supervisor, names: Sequence[str], flower: Flower, waiting: Callable[[str], None]
 ) -> None:
-    waiting = list(names)
+    missing = list(names)
     deadline = time.monotonic() + START_WITHIN
-    told = time.monotonic()
-    while waiting:
-        waiting = [name for name in waiting if not _is_ready(supervisor, name, flower)]
-        for name in waiting:
+    while missing := [name for name in missing if not _is_ready(supervisor, name, flower)]:
+        for name in missing:
             if supervisor.restarts(name) > 1 or time.monotonic() > deadline:
+                log = supervisor.log_path(name)
                 raise DemoError(
-                    f"{name} does not start. Mend what its log says ({supervisor.log_path(name)}) and try again:\n"
-                    + _tail(supervisor.log_path(name))
+                    f"{name} does not start. Mend what its log says ({log}) and try again:\n{_tail(log)}"
                 )
-        if waiting and time.monotonic() - told > 1.5:  # noqa: PLR2004 - less than two seconds of silence
-            told = time.monotonic()
-            tell(f"waiting for {', '.join(waiting)}")
+        waiting(f"waiting for {', '.join(missing)}")
         time.sleep(LOOK_EVERY)
 
 

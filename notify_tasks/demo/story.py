@@ -31,6 +31,8 @@ SLOW_SECONDS: Final = 4.0
 IN_HAND: Final = 4
 LOOK_EVERY: Final = 0.2
 ACT_WITHIN: Final = 30.0
+INTERRUPTED: Final = 130
+"""As a shell reports SIGINT."""
 END_WITHIN: Final = 150.0
 
 
@@ -81,7 +83,9 @@ def run(directory: Path, output: Output, *, stay: bool, own_servers: bool = True
     try:
         with (
             _stopping(),
-            open_stage(directory, shown.happening, _restarted(shown), own_servers=own_servers) as stage,
+            open_stage(
+                directory, shown.happening, shown.waiting, _restarted(shown), own_servers=own_servers
+            ) as stage,
         ):
             try:
                 shown.happening([bold(f"up in {stage.up_seconds:.1f} s")])
@@ -91,21 +95,13 @@ def run(directory: Path, output: Output, *, stay: bool, own_servers: bool = True
             finally:
                 _deaf()
                 shown.close()
-                output.say(dim_line("stopping: workers, Flower, far end, servers"))
-                begun = time.monotonic()
-        output.say(
-            dim_line(f"stopped in {duration(time.monotonic() - begun)}; data and logs stay in {directory}")
-        )
+                output.say([dim("stopping: workers, Flower, far end, servers")])
     except KeyboardInterrupt:
-        output.say(dim_line("stopped; nothing is left running"))
+        pass
     finally:
         shown.close()
-    return 130 if status is None else status
-
-
-def dim_line(text: str) -> list[Span | str]:
-    """A line that is less important."""
-    return [dim(text)]
+    output.say([dim(f"stopped; nothing is left running, data and logs stay in {directory}")])
+    return INTERRUPTED if status is None else status
 
 
 def _restarted(shown: Display) -> Callable[[str, int], None]:

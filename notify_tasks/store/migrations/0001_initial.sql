@@ -122,6 +122,7 @@ CREATE TABLE notify.delivery (
     updated_at          timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 85);
 CREATE INDEX delivery_notification ON notify.delivery (notification_id);
+CREATE UNIQUE INDEX delivery_replay ON notify.delivery (replay_of) WHERE replay_of IS NOT NULL;
 -- The hot queries see waiting rows only, so that they stay flat as history grows.
 CREATE INDEX delivery_queued ON notify.delivery (channel, lane, marker) WHERE state = 'queued';
 CREATE INDEX delivery_due ON notify.delivery (due_at) WHERE state IN ('held', 'retrying');
