@@ -24,10 +24,10 @@ from notify_tasks.providers import Configured
 from notify_tasks.rendering import BrokenType, Catalog, LoadedType, PayloadInvalid
 from notify_tasks.routing import INTAKE, queue_for, stage_and_lane
 from notify_tasks.states import State
-from notify_tasks.store import accepting, intakes, parking
+from notify_tasks.store import accepting, deliveries, intakes, parking
 from notify_tasks.store.accepting import Claim, Context, Existing, NewDelivery, NewNotification, Stored
 from notify_tasks.store.database import BadRow, Database
-from notify_tasks.store.deliveries import Claimed
+from notify_tasks.store.deliveries import Claimed, ClaimRequest
 from notify_tasks.store.sweeps import Wake
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ class _Judged:
     plan: Plan | None = None
     waits: str | None = None
     one_hop: tuple[Configured, Decision] | None = None
-    asked: float = 0.0
+    now: datetime | None = None
+    """When it was judged, by the database's clock."""
     taken: Taken | None = None
     claim: Claim | None = field(default=None)
 
@@ -177,7 +178,7 @@ class Intake:
     # --- judging ------------------------------------------------------------------------------------
 
     def _judge(self, notification: Notification, context: Context, *, waited: float) -> _Judged:
-        judged = _Judged(notification)
+        judged = _Judged(notification, now=context.now)
         loaded = self._load(judged, waited)
         if loaded is None:
             return judged
@@ -307,10 +308,18 @@ class Intake:
         claimed = None
         delivery = item.deliveries[0] if item.deliveries else None
         if one.claim is not None and delivery is not None and one.one_hop is not None:
-            # The state is missing where an earlier run of the same statement stored it: then it is ours as well.
-            sending = stored.states.get(delivery.id, State.SENDING) == State.SENDING
-            claimed = self._claimed(one, item, delivery, one.claim) if sending else None
+            state = stored.states.get(delivery.id)
+            if state == State.SENDING:
+                claimed = self._claimed(one, item, delivery, one.claim)
+            elif state is None:
+                claimed = self._still_ours(delivery, one.claim)
         return Taken(one.notification, "accepted", None, len(item.deliveries), claimed, asked)
+
+    def _still_ours(self, delivery: NewDelivery, claim: Claim) -> Claimed | None:
+        """What an earlier run of the same statement stored, when its answer was lost, unless its lease has ended."""
+        request = ClaimRequest(delivery.id, claim.token, claim.provider, claim.lease, claim.worker)
+        found = self._run_again(lambda: deliveries.claim(self._database, [request]))
+        return found[0] if found else None
 
     @staticmethod
     def _claimed(one: _Judged, item: NewNotification, delivery: NewDelivery, claim: Claim) -> Claimed:
@@ -331,7 +340,7 @@ class Intake:
             max_attempts=decision.max_attempts,
             unknown=0,
             unknown_age=0.0,
-            lifetime=(decision.expires_at - datetime.now(UTC)).total_seconds(),
+            lifetime=(decision.expires_at - (one.now or datetime.now(UTC))).total_seconds(),
             provider=claim.provider,
             on_doubt=decision.on_doubt,
             sandbox=notification.sandbox,

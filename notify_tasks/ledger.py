@@ -71,28 +71,28 @@ class Ledger:
         """Every hash there is, with its bucket and queue. The broker's database holds little else to scan."""
         found = {}
         raw: Any
-        for raw in self._redis.scan_iter(match=f"{routing.LEDGER_PREFIX}*", count=1000):
-            key = raw.decode()
+        for raw in self._redis.scan_iter(match=f"{routing.LEDGER_PREFIX}*", count=1000, _type="HASH"):
             try:
+                key = raw.decode()
                 found[key] = routing.ledger_place(key)
             except ValueError:
                 continue
         return found
 
-    def entries(self, key: str, limit: int) -> dict[str, dict[str, Any] | None]:
-        """Up to about `limit` entries of a hash: field and envelope; None for one that cannot be read."""
+    def entries(self, key: str, limit: int) -> dict[bytes, dict[str, Any] | bytes]:
+        """Up to about `limit` entries of a hash: field and envelope; as it is where that cannot be read."""
         page: Any
         _, page = self._redis.hscan(key, count=limit)
-        found: dict[str, dict[str, Any] | None] = {}
+        found: dict[bytes, dict[str, Any] | bytes] = {}
         for field, value in page.items():
             try:
                 envelope = json.loads(value)["envelope"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 envelope = None
-            found[field.decode()] = envelope if isinstance(envelope, dict) else None
+            found[field] = envelope if isinstance(envelope, dict) else value
         return found
 
-    def remove(self, key: str, fields: Iterable[str]) -> None:
+    def remove(self, key: str, fields: Iterable[bytes]) -> None:
         """Remove entries now."""
         names = list(fields)
         if names:

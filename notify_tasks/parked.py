@@ -38,17 +38,25 @@ class Parking:
         """
         parking.park(self._database, [Parked(queue, reason, raw, detail, at)])
 
-    def park_ledger(self, queue: str, entries: Mapping[str, Any]) -> None:
-        """Keep ledger entries that cannot be read."""
+    def park_ledger(self, queue: str, entries: Mapping[bytes, Any], reason: str) -> None:
+        """Keep ledger entries that nobody can plan.
+
+        Args:
+            queue: of their messages.
+            entries: by field; what was no JSON at all as its bytes.
+            reason: a code.
+        """
+        if not entries:
+            return
         parking.park(
             self._database,
             [
                 Parked(
                     queue,
-                    "ledger_unreadable",
-                    json.dumps(value).encode(),
-                    "a ledger entry is no envelope",
-                    field,
+                    reason,
+                    value if isinstance(value, bytes) else json.dumps(value).encode(),
+                    "a ledger entry",
+                    field.decode(errors="backslashreplace"),
                 )
                 for field, value in entries.items()
             ],
@@ -121,7 +129,7 @@ def _read(record: bytes) -> Parked:
             queue=str(found["queue"]),
             reason=str(found["reason"]),
             raw=base64.b64decode(found["raw"]),
-            detail=found.get("detail"),
+            detail=None if found.get("detail") is None else str(found["detail"]),
             at=str(found.get("at", "")),
         )
     except (ValueError, KeyError, TypeError):

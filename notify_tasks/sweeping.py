@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
 
-from notify_tasks.errors import WireError
 from notify_tasks.intake import Intake
 from notify_tasks.ledger import Ledger
 from notify_tasks.notification import Notification
@@ -23,7 +22,7 @@ from notify_tasks.parked import Parking
 from notify_tasks.providers import Pools
 from notify_tasks.routing import CHANNELS, LANES, WORK_QUEUES, queue_for
 from notify_tasks.store import intakes, sweeps
-from notify_tasks.store.database import Database, DatabaseError
+from notify_tasks.store.database import BadRow, Database, DatabaseError
 from notify_tasks.store.sweeps import Passed, Wake
 
 logger = logging.getLogger(__name__)
@@ -141,7 +140,7 @@ class Sweeper:
                 break
 
     def _intake_rows(self, swept: Swept) -> None:
-        for _ in range(BATCHES):
+        for _ in range(BATCH):  # rows that had been taken before come one by one
             taken = self._intake.drain()
             swept.intake += taken
             if not taken:
@@ -173,21 +172,30 @@ class Sweeper:
             if mark is None or mark.bucket is None or bucket >= mark.bucket - 1:
                 continue
             entries = self._ledger.entries(key, LEDGER_PAGE)
-            envelopes = [envelope for envelope in entries.values() if envelope and self._readable(envelope)]
-            found += intakes.keep(self._database, envelopes, origin="ledger") if envelopes else 0
-            self._parking.park_ledger(queue, {f: e for f, e in entries.items() if not self._readable(e)})
+            found += self._keep(queue, entries)
             self._ledger.remove(key, entries)
         if found:
             self._count_lost(swept, found, "messages")
             self._intake_rows(swept)
 
-    @staticmethod
-    def _readable(envelope: Any) -> bool:
+    def _keep(self, queue: str, entries: Mapping[bytes, dict[str, Any] | bytes]) -> int:
+        """Store the envelopes; park what is none, and what PostgreSQL refuses. Returns how many were new."""
+        envelopes = {f: e for f, e in entries.items() if isinstance(e, dict) and _readable(e)}
+        unreadable = {f: e for f, e in entries.items() if f not in envelopes}
+        self._parking.park_ledger(queue, unreadable, "ledger_unreadable")
+        if not envelopes:
+            return 0
         try:
-            Notification.from_wire(envelope)
-        except WireError:
-            return False
-        return True
+            return intakes.keep(self._database, list(envelopes.values()), origin="ledger")
+        except BadRow:
+            return sum(self._keep_one(queue, field, one) for field, one in envelopes.items())
+
+    def _keep_one(self, queue: str, field: bytes, envelope: dict[str, Any]) -> int:
+        try:
+            return intakes.keep(self._database, [envelope], origin="ledger")
+        except BadRow:
+            self._parking.park_ledger(queue, {field: envelope}, "refused_by_database")
+            return 0
 
     def _count_lost(self, swept: Swept, found: int, what: str) -> None:
         if found:
@@ -203,6 +211,14 @@ class Sweeper:
         numbered = sweeps.new_markers(self._database, queues, self._ledger.bucket_now())
         self._mark(numbered)
         swept.markers = len(numbered)
+
+
+def _readable(envelope: dict[str, Any]) -> bool:
+    try:
+        Notification.from_wire(envelope)
+    except Exception:  # noqa: BLE001 - whatever is wrong with one entry, the sweep goes on
+        return False
+    return True
 
 
 class Guard:

@@ -159,12 +159,13 @@ class _Live:
 
         output = self._output
         height = max(4, output.console.size.height - 6)
-        ended = sum(seen.state in ENDED for seen in rows)
+        deliveries = [seen for seen in rows if seen.id is not None]
+        ended = sum(seen.state in ENDED for seen in deliveries)
         table = Table(
             box=None,
             padding=(0, 2, 0, 0),
             title=output.text(
-                [bold(f"{ended} of {counted(len(rows), 'delivery')} ended"), dim(_totals(rows))]
+                [bold(f"{ended} of {counted(len(deliveries), 'delivery')} ended"), dim(_totals(rows))]
             ),
             title_justify="left",
             caption=output.text(stamped(self._begun, awaited)),

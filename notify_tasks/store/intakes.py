@@ -27,10 +27,17 @@ class Kept:
     envelope: Any = field(repr=False)
 
 
+# A row that was taken before and is still here may be what ended its taker: it is taken alone, so that it cannot
+# drag its neighbours along to their last try.
 _TAKE = """
-WITH c AS MATERIALIZED (
-    SELECT tenant, message_id, hash FROM notify.intake WHERE due_at <= now()
-     ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED)
+WITH fresh AS MATERIALIZED (
+    SELECT tenant, message_id, hash FROM notify.intake WHERE due_at <= now() AND tries = 0
+     ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED),
+suspect AS MATERIALIZED (
+    SELECT tenant, message_id, hash FROM notify.intake
+     WHERE due_at <= now() AND tries > 0 AND NOT EXISTS (SELECT 1 FROM fresh)
+     ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED),
+c AS (SELECT * FROM fresh UNION ALL SELECT * FROM suspect)
 UPDATE notify.intake i
    SET tries = i.tries + 1, due_at = now() + make_interval(secs => %s)
   FROM c WHERE i.tenant = c.tenant AND i.message_id = c.message_id AND i.hash = c.hash
@@ -40,7 +47,10 @@ RETURNING i.tenant, i.message_id, i.hash, i.origin, i.tries, i.envelope,
 
 
 def take(database: Database, *, limit: int) -> list[Kept]:
-    """Take rows that are due; no other process gets them for `TAKEN_SECONDS`."""
+    """Take rows that are due; no other process gets them for `TAKEN_SECONDS`.
+
+    Those that were taken before without an end come one by one, after the others.
+    """
     return [Kept(**row) for row in database.rows(_TAKE, (limit, TAKEN_SECONDS))]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from notify_tasks.store.database import Database, jsonb
+from notify_tasks.store.database import Database, jsonb, storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,11 @@ def park(database: Database, messages: Sequence[Parked]) -> None:
                 [
                     {
                         "digest": hashlib.sha256(
-                            f"{message.queue}\0{message.at}\0".encode() + message.raw
+                            f"{message.queue}\0{message.at}\0".encode(errors="backslashreplace") + message.raw
                         ).hexdigest(),
-                        "queue": message.queue,
-                        "reason": message.reason,
-                        "detail": message.detail,
+                        "queue": storable(message.queue),
+                        "reason": storable(message.reason),
+                        "detail": storable(message.detail),
                         "raw": base64.b64encode(message.raw).decode(),
                     }
                     for message in messages

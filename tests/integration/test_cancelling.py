@@ -17,10 +17,12 @@ from tests.integration.core_world import (
     World,
     call,
     one_claim,
+    plain,
     planned,
     proxied,
     together,
     until,
+    waiting_for_locks,
     world,
 )
 
