@@ -70,7 +70,7 @@ def _in_words(error: Exception) -> str | None:
     match error:
         case MaybeAccepted(message_id=id_):
             again = f"type the same again with --id {id_}: it is sent once either way"
-            return f"no answer whether {id_} was accepted; {again}"
+            return f"{str(error).partition(';')[0]}; {again}"
         case NotConfigured() if any(name in str(error) for name in SERVERS):
             return f"{error}. To try it here, type `{PROGRAM} demo` in another terminal"
         case NotifyError():

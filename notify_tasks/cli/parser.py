@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 PROGRAM: Final = "notify"
 TENANT: Final = "default"
 DIRECTORY: Final = ".notify"
+LONGEST_COMMAND: Final = len("recipients")
 WIDEST: Final = 110
 """Columns of help at most, however wide the terminal."""
 
@@ -37,6 +38,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=min(shutil.get_terminal_size().columns, WIDEST))
+        self._action_max_length = LONGEST_COMMAND + 4  # it forgets that commands are indented twice
 
 
 class _Parser(argparse.ArgumentParser):

@@ -24,8 +24,9 @@ class Parked:
 
 _PARK = """
 INSERT INTO notify.parked_message (digest, queue, reason, detail, raw)
-SELECT x.digest, x.queue, x.reason, x.detail, decode(x.raw, 'base64')
+SELECT DISTINCT ON (x.digest) x.digest, x.queue, x.reason, x.detail, decode(x.raw, 'base64')
   FROM jsonb_to_recordset(%s::jsonb) AS x(digest text, queue text, reason text, detail text, raw text)
+ ORDER BY x.digest
 ON CONFLICT (digest) DO UPDATE SET replayed_at = NULL WHERE parked_message.replayed_at IS NOT NULL
 """
 

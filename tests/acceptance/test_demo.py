@@ -1,0 +1,257 @@
+"""`notify demo` as a stranger meets it: it works, says so, and leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTIFY = (sys.executable, "-c", "import sys; from notify_tasks.cli import main; sys.exit(main())")
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("NOTIFY_")},
+    "PYTHONPATH": str(ROOT),
+    "TERM": "xterm-256color",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where somebody types `notify`. The tests of this file run one after the other in it, as people do."""
+    made = tmp_path_factory.mktemp("demo")
+    yield made
+    assert wait_for_nobody(made) == []
+
+
+def still_running(folder: Path) -> list[str]:
+    """Processes that were started for a demo in this folder: by their arguments or their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            words = [*process.cmdline(), *process.environ().values()]
+            if any(str(folder) in word for word in words):
+                found.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
+    return found
+
+
+def wait_for_nobody(folder: Path, seconds: float = 10) -> list[str]:
+    """What is left after so many seconds."""
+    ends = time.monotonic() + seconds
+    while (left := still_running(folder)) and time.monotonic() < ends:
+        time.sleep(0.1)
+    return left
+
+
+def notify(folder: Path, *arguments: str, seconds: float = 30) -> subprocess.CompletedProcess[str]:
+    """A command typed in the folder, without a terminal."""
+    return subprocess.run(
+        [*NOTIFY, *arguments],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+ITS_SESSION = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class Terminal:
+    """A command that believes in its terminal."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.process, self._side = _on_a_terminal([*NOTIFY, *arguments], folder)
+        self.said = ""
+
+    def read(self, seconds: float) -> str:
+        """What it has shown until now, and within so many seconds."""
+        ready, _, _ = select.select([self._side], [], [], seconds)
+        if ready:
+            with suppress(OSError):  # Linux: the other side is closed
+                self.said += os.read(self._side, 65536).decode(errors="replace")
+        return self.said
+
+    def until(self, pattern: str, seconds: float) -> str:
+        """Read until it shows this."""
+        ends = time.monotonic() + seconds
+        while not re.search(pattern, plain(self.said)):
+            assert time.monotonic() < ends, (
+                f"{pattern!r}: not within {seconds} s in\n{plain(self.said)[-3000:]}"
+            )
+            assert self.process.poll() is None or re.search(pattern, plain(self.read(0.5))), plain(self.said)
+            self.read(0.2)
+        return plain(self.said)
+
+    def ctrl_c(self) -> None:
+        """As a person types it: for the whole foreground process group."""
+        os.write(self._side, b"\x03")
+
+    def wait(self, seconds: float) -> int:
+        """Read to its end."""
+        ends = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < ends:
+            self.read(0.1)
+        self.read(0.1)
+        return self.process.wait(1)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.wait(30)
+        os.close(self._side)
+
+
+def _on_a_terminal(command: Sequence[str], folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ITS_SESSION, *command],
+        cwd=folder,
+        env={**ENVIRONMENT, "COLUMNS": "120", "LINES": "40"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    return process, ours
+
+
+def plain(text: str) -> str:
+    """Without the terminal's control sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+# --- the story ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(240)
+def test_it_ends_well_by_itself_without_a_terminal(folder: Path) -> None:
+    done = notify(folder, "demo", "--once", seconds=220)
+    said = done.stdout
+
+    assert done.returncode == 0, said + done.stderr
+    assert done.stderr == ""
+    assert "\x1b" not in said  # no terminal, no colours
+
+    # Given servers and processes of its own,
+    assert re.search(r"Valkey on 127\.0\.0\.1:\d+, PostgreSQL on 127\.0\.0\.1:\d+", said)
+    assert re.search(r"up in \d+\.\d s", said)
+    # when a producer sends two dozen notifications and a worker is killed,
+    assert re.search(r"producer \(process \d+\): send_notification\.delay\(\.\.\.\) 19 times", said)
+    assert re.search(r"SIGKILL to worker email \(process \d+\): it had [1-4] mails? in its hands", said)
+    assert "email ended by SIGKILL: its supervisor has started another" in said
+    assert re.search(r"waiting for the lease of \d deliver(y|ies) to end, \d+ s left", said)
+    # then each has a timeline and its own end,
+    assert len(re.findall(r"^demo-[0-9a-f]{4}-\d\d  (order|account)\.", said, re.MULTILINE)) == 24
+    assert re.search(r"✖ failed .*550 5\.1\.1", said)
+    assert re.search(r"✖ rejected +unknown_recipient", said)
+    assert re.search(r"↻ retrying .*attempt 1 via sandbox-push: 503", said)
+    assert re.search(r"called twice with one id: one delivery, one mail", said)
+    assert re.search(r"asked for 8 s later: sent not before its time", said)
+    assert "none missing, none unknown" in said
+    assert "✔ every notification ended as it should" in said
+    # and nothing private is shown, nothing left.
+    assert "ana@example.com" not in said
+    assert "+447700900101" not in said
+    assert "nothing is left running" in said
+    assert wait_for_nobody(folder) == []
+
+
+@pytest.mark.timeout(150)
+def test_on_a_terminal_other_commands_speak_to_it_until_ctrl_c(folder: Path) -> None:
+    used_before = (folder / ".notify" / "postgres" / "data").exists()
+    terminal = Terminal(folder, "demo")
+    try:
+        # Given a demo, which takes over what an earlier one in the same folder has left,
+        said = terminal.until(r"up in \d+\.\d s", 90)
+        assert "schema: up to date" in said or not used_before
+        terminal.until(r"SIGKILL to worker email", 60)
+        assert len(still_running(folder)) > 10
+
+        # when somebody types in another terminal,
+        sent = notify(
+            folder, "send", "order.shipped", "--to", "wei", "--payload", '{"order_id": 1}', "--wait", "20"
+        )
+        known = notify(folder, "status", sent.stdout.strip())
+        second = notify(folder, "demo")
+
+        # then it is the demo that answers, and says so;
+        assert sent.returncode == 0, sent.stderr
+        assert "using the demo that runs in .notify" in sent.stderr
+        assert "inapp wei" in known.stdout
+        assert second.returncode == 1
+        assert f"a demo runs in .notify already (process {terminal.process.pid})" in second.stderr
+        assert (folder / ".notify" / "demo.env").stat().st_mode & 0o077 == 0
+
+        # and Ctrl-C, however often, stops everything in order.
+        terminal.ctrl_c()
+        time.sleep(0.3)
+        terminal.ctrl_c()
+        assert terminal.wait(40) == 130
+        assert "nothing is left running" in plain(terminal.said)
+    finally:
+        terminal.close()
+    assert wait_for_nobody(folder) == []
+    assert not (folder / ".notify" / "demo.env").exists()
+    assert notify(folder, "status", "x").returncode == 1  # and no demo is found any more
+
+
+@pytest.mark.timeout(60)
+def test_ctrl_c_while_it_starts_leaves_nothing(folder: Path) -> None:
+    terminal = Terminal(folder, "demo")
+    try:
+        terminal.until(r"8 processes", 30)
+        terminal.ctrl_c()
+        assert terminal.wait(30) == 130
+    finally:
+        terminal.close()
+    assert wait_for_nobody(folder) == []
+
+
+@pytest.mark.timeout(90)
+def test_a_demo_that_is_killed_takes_everything_with_it(folder: Path) -> None:
+    process = subprocess.Popen(
+        [*NOTIFY, "demo"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        for line in process.stdout:
+            if "up in" in line:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert wait_for_nobody(folder, seconds=45) == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_a_whole_second_run_in_the_same_folder_ends_well_too(folder: Path) -> None:
+    done = notify(folder, "demo", "--once", seconds=220)
+    assert done.returncode == 0, done.stdout
+    assert "schema: up to date" in done.stdout
+    assert "✔ every notification ended as it should" in done.stdout
