@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -99,7 +98,7 @@ def test_a_missing_schema_says_what_to_type(postgres_url: str, broker: str) -> N
 
 @contextmanager
 def running(words: tuple[str, ...], variables: dict[str, str], log: Path, ready: str) -> Iterator[None]:
-    """A command that runs until the block's end, and then ends well with Ctrl-C."""
+    """A command that runs until the block's end, and then ends well with SIGTERM."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             typed(*words), cwd=ROOT, env=environment(variables), stdout=output, stderr=subprocess.STDOUT
@@ -107,7 +106,7 @@ def running(words: tuple[str, ...], variables: dict[str, str], log: Path, ready:
     try:
         until(lambda: ready in log.read_text(), f"{words[0]} says {ready!r}", log)
         yield
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         assert process.wait(30) == 0, log.read_text()
     finally:
         if process.poll() is None:
