@@ -190,7 +190,17 @@ class Deliverer:
     def _claim(self, id_: uuid.UUID, chosen: Configured) -> Claimed | None:
         """Claim, and where the commit's outcome is unknown run the same claim again with its token."""
         request = ClaimRequest(id_, uuid7(), chosen.name, chosen.lease, self._worker)
-        found = self.until_written(lambda: deliveries.claim(self._database, [request]))
+        runs = 0
+
+        def run() -> list[Claimed]:
+            nonlocal runs
+            runs += 1
+            return deliveries.claim(self._database, [request])
+
+        found = self.until_written(run)
+        if not found and runs > 1:
+            # The first run may have been committed while this one waited for its lock: a new statement sees it.
+            found = self.until_written(run)
         return found[0] if found else None
 
     # --- deliveries that are claimed ----------------------------------------------------------------
@@ -225,6 +235,8 @@ class Deliverer:
             attempt=claimed.fence,
             recipient_id=claimed.recipient_id,
         )
+        if claimed.unknown and retrying.key_forgotten(configured.capability, claimed.unknown_age):
+            return self._release(claimed, "key_window_passed", state=State.IN_DOUBT)
         # The deadline begins before the look at the lease: a process stopped in between finds one of them passed.
         deadline = Deadline(configured.timeout)
         if time.monotonic() + configured.timeout + SEND_MARGIN > lease_ends:
@@ -288,6 +300,9 @@ class Deliverer:
             )
         except RenderError as error:
             raise Refused("render_failed", str(error)[:500]) from None
+        except Exception as error:  # noqa: BLE001 - a bug of ours; nothing has been sent, so it may be mended
+            problem = type(error).__name__
+            raise TryLater("render_bug", problem) from None
         return rendered.content, rendered.version
 
     # --- what did not work --------------------------------------------------------------------------
@@ -369,15 +384,17 @@ class Deliverer:
             queue=queue_for(claimed.channel, claimed.lane),
         )
 
-    def _release(self, claimed: Claimed, code: str, *, due: float | None = None) -> Outcome:
-        """Put a claimed delivery back: nothing was sent."""
-        state = self._record(
+    def _release(
+        self, claimed: Claimed, code: str, *, due: float | None = None, state: State | None = None
+    ) -> Outcome:
+        """Put a claimed delivery back, or into another state: nothing was sent."""
+        now = self._record(
             Result(
                 token=claimed.token,
                 id=claimed.id,
                 fence=claimed.fence,
                 outcome=RELEASED,
-                state=State.QUEUED if due is None else State.HELD,
+                state=state or (State.QUEUED if due is None else State.HELD),
                 code=code,
                 reason=code,
                 counted=False,
@@ -386,17 +403,20 @@ class Deliverer:
             )
         )
         queue = queue_for(claimed.channel, claimed.lane)
-        return Outcome(claimed.id, state, claimed.provider, code, queue=queue, wake=state is State.QUEUED)
+        return Outcome(claimed.id, now, claimed.provider, code, queue=queue, wake=now is State.QUEUED)
 
     # --- writing ------------------------------------------------------------------------------------
 
-    def _record(self, result: Result) -> State:
+    def _record(self, result: Result) -> State | None:
+        """Write a result. Returns the delivery's state; None where it is another worker's, or waits for one."""
         recorded = self.until_written(lambda: deliveries.record(self._database, [result]))
         if not recorded:  # written by a run whose answer was lost
             return State(result.state)
-        if not recorded[0].applied:
-            logger.warning("the result of delivery %s came after its lease had ended", result.id)
-        return State(recorded[0].state)
+        state = State(recorded[0].state)
+        if recorded[0].applied:
+            return state
+        logger.warning("the result of delivery %s came after its lease had ended", result.id)
+        return state if state in FINAL else None
 
     def until_written(self, write: Callable[[], T]) -> T:
         """Run a statement until the database has answered. It must be one that may be run again.

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         out.plain(json.dumps(as_json(options.id, found), indent=2, ensure_ascii=False, default=str))
         return 0
     for line in lines(found, datetime.now(UTC)):
-        out.say(line)
+        out.say(line, wrap=True)
     return 0
 
 

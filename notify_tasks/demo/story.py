@@ -133,7 +133,10 @@ def _tell(stage: Stage, shown: Display, output: Output, *, stay: bool) -> int:
     checks = verdict.judge(_facts(run_))
     output.say()
     for check in checks:
-        output.say([Span("✔" if check.good else "✖", "sent" if check.good else "failed"), f" {check.text}"])
+        output.say(
+            [Span("✔" if check.good else "✖", "sent" if check.good else "failed"), f" {check.text}"],
+            wrap=True,
+        )
     good = finished and all(check.good for check in checks)
     words = (
         "every notification ended as it should" if good else "something did not end as it should: see ✖ above"
@@ -278,7 +281,7 @@ def _timelines(run_: Run, output: Output) -> None:
         if call.about:
             output.say([dim(f"# {call.about}")])
         for line in timeline.lines(found, now):
-            output.say(line)
+            output.say(line, wrap=True)
 
 
 def _where_to_look(run_: Run, output: Output, *, stay: bool) -> None:

@@ -56,11 +56,16 @@ class Output:
             file=self._stream, highlight=False, markup=False, emoji=False, no_color=not self.colours
         )
 
-    def say(self, line: Line = "") -> None:
-        """Write one line."""
+    def say(self, line: Line = "", *, wrap: bool = False) -> None:
+        """Write one line.
+
+        Args:
+            line: it.
+            wrap: break it between words on a narrow terminal; without, a command in it can be copied whole.
+        """
         spans = [line] if isinstance(line, str) else list(line)
         if self.terminal:
-            self.console.print(self.text(spans), soft_wrap=True)
+            self.console.print(self.text(spans), soft_wrap=not wrap)
         else:
             words = "".join(span if isinstance(span, str) else span.text for span in spans)
             self._stream.write(words.rstrip() + "\n")

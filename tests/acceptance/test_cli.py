@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -529,3 +531,29 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     )
     assert done.stderr == ""
     assert done.stdout == "{"
+
+
+@pytest.mark.timeout(60)
+def test_the_sandbox_runs_until_it_is_ended(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from notify_tasks.cli import main; sys.exit(main())", "sandbox"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        with process.stdout:
+            said = "".join(process.stdout.readline() for _ in range(5))
+            port = re.search(r"SANDBOX_SMTP_URL=smtp://sandbox:\S+@127\.0\.0\.1:(\d+)", said)
+            assert port, said
+            with socket.create_connection(("127.0.0.1", int(port[1])), timeout=5) as connection:
+                assert connection.recv(100).startswith(b"220 ")
+            process.terminate()
+            assert process.stdout.read().endswith("stopped\n")
+        assert process.wait(15) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

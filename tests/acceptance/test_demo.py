@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import pty
 import re
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import psutil
@@ -43,7 +45,7 @@ def still_running(folder: Path) -> list[str]:
                 continue
             words = [*process.cmdline(), *process.environ().values()]
             if any(str(folder) in word for word in words):
-                found.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
+                found.append(f"{process.pid} {' '.join(process.cmdline())}")
     return found
 
 
@@ -202,6 +204,7 @@ def test_on_a_terminal_other_commands_speak_to_it_until_ctrl_c(folder: Path) -> 
         assert second.returncode == 1
         assert f"a demo runs in .notify already (process {terminal.process.pid})" in second.stderr
         assert (folder / ".notify" / "demo.env").stat().st_mode & 0o077 == 0
+        flower_lets_in_whoever_knows_the_password(folder)
 
         # and Ctrl-C, however often, stops everything in order.
         terminal.ctrl_c()
@@ -214,6 +217,21 @@ def test_on_a_terminal_other_commands_speak_to_it_until_ctrl_c(folder: Path) -> 
     assert wait_for_nobody(folder) == []
     assert not (folder / ".notify" / "demo.env").exists()
     assert notify(folder, "status", "x").returncode == 1  # and no demo is found any more
+
+
+def flower_lets_in_whoever_knows_the_password(folder: Path) -> None:
+    remark = (folder / ".notify" / "demo.env").read_text()
+    found = re.search(r"Flower: http://(\S+), user (\S+), password (\S+)", remark)
+    assert found
+    place, user, password = found.groups()
+    assert place.startswith("127.0.0.1:")
+    assert not any(password in line for line in still_running(folder))  # an argument is for everybody to read
+    basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+    for headers, expected in (({}, 401), ({"Authorization": f"Basic {basic}"}, 200)):
+        connection = HTTPConnection(place, timeout=10)
+        connection.request("GET", "/workers", headers=headers)
+        assert connection.getresponse().status == expected
+        connection.close()
 
 
 @pytest.mark.timeout(60)
