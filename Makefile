@@ -39,7 +39,7 @@ bench: $(VENV)/.dev ## measure against a stock Celery no-op task
 .PHONY: lock
 lock: ## pin the requirements anew from pyproject.toml (needs uv)
 	$(LOCK) --extra worker --extra gateway --extra embedded --extra dev --output-file requirements/dev.txt
-	$(LOCK) --extra worker --extra embedded --constraints requirements/dev.txt --output-file requirements/demo.txt
+	$(LOCK) --extra worker --extra gateway --extra embedded --constraints requirements/dev.txt --output-file requirements/demo.txt
 
 .PHONY: clean
 clean: ## remove the virtual environment and caches
