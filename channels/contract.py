@@ -41,12 +41,27 @@ class Capability(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that goes with a mail."""
+
+    name: str = field(repr=False)
+    """Without folders, and without characters that cannot be seen."""
+    type: str
+    """Its media type, without parameters: `application/pdf`."""
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class EmailContent:
-    """A rendered mail. The subject has no line breaks; `html` may be missing, `text` may not."""
+    """A rendered mail. The subject has no line breaks; `html` may be missing, `text` may not.
+
+    A provider that cannot carry attachments refuses a mail that has some: a mail without them is another mail.
+    """
 
     subject: str
     text: str
     html: str | None = None
+    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any, Final, Required, TypedDict, Unpack
 
+from notify_tasks.attaching import Attachment, as_written, read_attachments
 from notify_tasks.errors import InvalidCall
 from notify_tasks.notification import (
     DEFAULT_TENANT,
@@ -41,6 +42,9 @@ class Options(TypedDict, total=False):
 
     payload: Mapping[str, Any] | None
     """What the templates fill in: JSON values, 64 KiB at most."""
+    attachments: Sequence[Attachment] | None
+    """Files that go with the mail, ten at most; other channels leave them out. Bring the fleet's workers up to date
+    before the first call that has some."""
     message_id: str | uuid.UUID | None
     """Repeating a call with its id gives the same notification. The default is a new UUIDv7."""
     source: str | None
@@ -73,6 +77,8 @@ _NAMES: Final = dict.fromkeys(("to", *Options.__annotations__))
 _MEANT: Final = {
     "address": "to",
     "args": "payload",
+    "attach": "attachments",
+    "attachment": "attachments",
     "channel": "channels",
     "context": "payload",
     "countdown": "at",
@@ -80,6 +86,7 @@ _MEANT: Final = {
     "delay": "at",
     "email": "to",
     "eta": "at",
+    "files": "attachments",
     "id": "message_id",
     "idempotency_key": "message_id",
     "kwargs": "payload",
@@ -126,6 +133,7 @@ def build_notification(event_type: object, *, now: dt.datetime, **call: Unpack[C
         "tenant": _tenant(given.get("tenant")),
         "to": read_recipients(given["to"]),
         "payload": _payload(given.get("payload")),
+        "attachments": read_attachments(given.get("attachments")),
         "source": _optional(given, "source"),
         "channels": _channels(given.get("channels")),
         "priority": _priority(given.get("priority")),
@@ -133,8 +141,9 @@ def build_notification(event_type: object, *, now: dt.datetime, **call: Unpack[C
         "cancel_key": _optional(given, "cancel_key"),
         "sandbox": _sandbox(given.get("sandbox")),
     }
-    as_written = {
+    written = {
         **fields,
+        "attachments": as_written(given.get("attachments"), fields["attachments"]),
         "to": [recipient.to_wire() for recipient in fields["to"]],
         "at": at_as_written,
         "expires": expires_as_written,
@@ -144,14 +153,14 @@ def build_notification(event_type: object, *, now: dt.datetime, **call: Unpack[C
         timestamp=now,
         at=at,
         expires=expires,
-        hash=_hash(as_written),
+        hash=_hash(written),
         **fields,
     )
 
 
-def _hash(as_written: Mapping[str, Any]) -> str:
+def _hash(written: Mapping[str, Any]) -> str:
     # Empty fields are left out, so that an option added later does not change the hash of calls without it.
-    body = {name: value for name, value in as_written.items() if value not in (None, False)}
+    body = {name: value for name, value in written.items() if value not in (None, False)}
     return body_hash(body)
 
 
@@ -322,7 +331,7 @@ _REMEDIES: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
     ((dt.timedelta,), "Use its total_seconds()"),
     ((uuid.UUID,), "Use str"),
     ((enum.Enum,), "Use its value"),
-    ((bytes, bytearray, memoryview), "Use a text, such as base64"),
+    ((bytes, bytearray, memoryview), "Use a text, such as base64; a file goes into attachments"),
     ((set, frozenset), "Use a list"),
 )
 

@@ -5,6 +5,9 @@ The wire form (the *envelope*) is JSON. Version 1 has these keys; those that are
     v message_id hash event_type timestamp source tenant to[] payload
     channels[] priority at expires locale cancel_key sandbox trace
 
+Version 2 has `attachments[]` besides, and is written only where there are some: a worker that knows nothing of them
+parks such a call, where it can be put back, instead of sending half of it.
+
 Times are RFC 3339 in UTC. `hash` is the canonical hash of the call (`body_hash`).
 """
 
@@ -20,9 +23,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from notify_tasks import attachments
+from notify_tasks.attachments import Attached
 from notify_tasks.errors import WireError
 
 WIRE_VERSION: Final = 1
+WIRE_VERSION_ATTACHMENTS: Final = 2
 MAX_PAYLOAD_BYTES: Final = 64 * 1024
 MAX_RECIPIENTS: Final = 100
 MAX_MESSAGE_ID: Final = 128
@@ -103,11 +109,12 @@ class Notification:
     cancel_key: str | None = None
     sandbox: bool = False
     trace: Mapping[str, str] | None = None
+    attachments: tuple[Attached, ...] = field(default=(), repr=False)
 
     def to_wire(self) -> dict[str, Any]:
-        """The envelope, version 1."""
+        """The envelope, in the lowest version that can hold it."""
         wire: dict[str, Any] = {
-            "v": WIRE_VERSION,
+            "v": WIRE_VERSION_ATTACHMENTS if self.attachments else WIRE_VERSION,
             "message_id": self.message_id,
             "hash": self.hash,
             "event_type": self.event_type,
@@ -128,6 +135,8 @@ class Notification:
             wire["sandbox"] = True
         if self.trace:
             wire["trace"] = dict(self.trace)
+        if self.attachments:
+            wire["attachments"] = [each.to_wire() for each in self.attachments]
         return wire
 
     @classmethod
@@ -141,9 +150,12 @@ class Notification:
         if not isinstance(wire, dict):
             raise WireError(f"the envelope is a {type(wire).__name__}, not an object")
         version = wire.get("v")
-        if version != WIRE_VERSION:
+        if version not in (WIRE_VERSION, WIRE_VERSION_ATTACHMENTS):
             said = version if isinstance(version, int) else f"of type {type(version).__name__}"
-            raise WireError(f"the envelope has version {said}; this worker reads version {WIRE_VERSION}")
+            raise WireError(
+                f"the envelope has version {said}; "
+                f"this worker reads versions {WIRE_VERSION} to {WIRE_VERSION_ATTACHMENTS}"
+            )
         try:
             to = wire["to"]
             if not isinstance(to, list) or not to:
@@ -166,6 +178,7 @@ class Notification:
                 cancel_key=_optional_text(wire, "cancel_key"),
                 sandbox=bool(wire.get("sandbox", False)),
                 trace=_object(wire, "trace") or None,
+                attachments=() if version == WIRE_VERSION else attachments.from_wire(wire["attachments"]),
             )
         except KeyError as error:
             raise WireError(f"the envelope has no {error.args[0]!r}") from None

@@ -3,8 +3,8 @@
 Parts are assembled by hand, since the header machinery of `email.message` costs more CPU than sending does.
 It would also not protect us: `EmailMessage` decodes an encoded word in a subject and writes the line breaks
 inside it as header lines, and it lets a trailing line break through. So whatever comes from outside is
-checked against a closed grammar (addresses, ids) or encoded so that no line break can survive (the subject,
-RFC 2047; the bodies, RFC 2045).
+checked against a closed grammar (addresses, ids, media types) or encoded so that no line break can survive (the
+subject, RFC 2047; file names, RFC 2231; the bodies, RFC 2045).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.header import Header
 from email.utils import format_datetime, formataddr, getaddresses
+from urllib.parse import quote
 
-from channels.contract import AddressInvalid, EmailContent, Message, Refused
+from channels.contract import AddressInvalid, Attachment, EmailContent, Message, Refused
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
 # A quoted local part may hold dots anywhere: some old mailboxes do. Anything else between quotes stays out.
@@ -30,6 +31,12 @@ _BREAKS_A_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029\ud800-\ud
 
 _ADDRESS_MAX = 254  # octets: a path is at most 256 with its brackets (RFC 5321 section 4.5.3.1.3)
 _LOCAL_MAX = 64  # octets (RFC 5321 section 4.5.3.1.1)
+# A token (RFC 2045 section 5.1) on either side of the slash; composite types hold parts, which ours are not.
+_TYPE_WORD = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]{1,127}"
+_MEDIA_TYPE = re.compile(rf"(?!multipart/|message/){_TYPE_WORD}/{_TYPE_WORD}", re.ASCII | re.IGNORECASE)
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9 !#$&+,.;=@^_`{}~()\[\]-]{1,40}", re.ASCII)
+_ENCODED_NAME_MAX = 56  # characters of an encoded piece: with ` filename*10*=utf-8''` and `;` within 78
+
 _PLAIN_SUBJECT_MAX = 66  # characters: with "Subject: " within the 78 that RFC 5322 section 2.1.1 recommends
 
 
@@ -84,21 +91,12 @@ class Letterhead:
         if self.reply_to is not None:
             headers.insert(1, f"Reply-To: {self.reply_to}")
         head = "\r\n".join(headers).encode()
-        text = _part("plain", content.text)
-        if content.html is None:
-            return head + b"\r\n" + text + b"\r\n"
-        # "=_" occurs in neither encoding, so no part can contain the boundary (RFC 2045 section 6.7).
-        mark = b"=_" + secrets.token_hex(12).encode()
-        opened = b"\r\n--" + mark + b"\r\n"
-        return b"".join(
-            (
-                head,
-                b'\r\nContent-Type: multipart/alternative; boundary="' + mark + b'"\r\n',
-                opened + text,
-                opened + _part("html", content.html),
-                b"\r\n--" + mark + b"--\r\n",
-            )
-        )
+        body = [_part("plain", content.text)]
+        if content.html is not None:
+            body = _multipart("alternative", [*body, _part("html", content.html)])
+        if content.attachments:
+            body = _multipart("mixed", [b"".join(body), *(_attached(each) for each in content.attachments)])
+        return b"".join((head, b"\r\n", *body, b"\r\n"))
 
 
 def mailbox(address: str) -> Mailbox:
@@ -172,6 +170,66 @@ def _subject(subject: str) -> str:
     return Header(subject, "utf-8", header_name="Subject").encode(linesep=_FOLD)
 
 
+def _multipart(subtype: str, parts: list[bytes]) -> list[bytes]:
+    """Parts in one (RFC 2046 section 5.1), in pieces, so that attachments are copied once only."""
+    # "=_" occurs in neither encoding, so no part can contain the boundary (RFC 2045 section 6.7).
+    mark = b"=_" + secrets.token_hex(12).encode()
+    pieces = [b"Content-Type: multipart/" + subtype.encode() + b'; boundary="' + mark + b'"\r\n']
+    for part in parts:
+        pieces += (b"\r\n--" + mark + b"\r\n", part)
+    pieces.append(b"\r\n--" + mark + b"--")
+    return pieces
+
+
+def _attached(attachment: Attachment) -> bytes:
+    """One attachment as a part (RFC 2183), its bytes kept as they are."""
+    if not _MEDIA_TYPE.fullmatch(attachment.type):
+        raise Refused("header", "the media type of an attachment cannot stand in a header; mend the call")
+    charset = ""
+    if attachment.type.lower().startswith("text/"):
+        with contextlib.suppress(
+            UnicodeDecodeError
+        ):  # without a charset, a reader takes it for ASCII or guesses
+            attachment.content.decode()
+            charset = "; charset=utf-8"
+    head = (
+        f"Content-Type: {attachment.type}{charset}\r\n"
+        f"Content-Disposition: attachment;{_file_name(attachment.name)}\r\n"
+        "Content-Transfer-Encoding: base64\r\n\r\n"
+    )
+    return head.encode() + _base64_lines(attachment.content)
+
+
+def _file_name(name: str) -> str:
+    """The parameter `filename`, on lines of its own: quoted where it is plain, else by RFC 2231.
+
+    A long name goes in numbered pieces (section 3), each in whole characters, since readers decode them one by one.
+    """
+    if _PLAIN_NAME.fullmatch(name):
+        return f'{_FOLD} filename="{name}"'
+    pieces = [""]
+    try:
+        for character in name:
+            encoded = quote(character, safe="!#$&+-.^_`|~")
+            if len(pieces[-1]) + len(encoded) > _ENCODED_NAME_MAX:
+                pieces.append("")
+            pieces[-1] += encoded
+    except UnicodeEncodeError:
+        pieces = []
+    if not pieces:  # here, so that the error with the name in it does not become the context of ours
+        raise Refused("header", "the name of an attachment has half a character; mend the call")
+    if len(pieces) == 1:
+        return f"{_FOLD} filename*=utf-8''{pieces[0]}"
+    pieces[0] = f"utf-8''{pieces[0]}"
+    return ";".join(f"{_FOLD} filename*{n}*={each}" for n, each in enumerate(pieces))
+
+
+def _base64_lines(raw: bytes) -> bytes:
+    """Base64 in lines of 76 characters (RFC 2045 section 6.8)."""
+    wrapped = binascii.b2a_base64(raw, newline=False)
+    return b"\r\n".join(wrapped[at : at + 76] for at in range(0, len(wrapped), 76))
+
+
 def _part(subtype: str, body: str) -> bytes:
     """One text part with its headers; without the line break that belongs to the boundary."""
     lines = body.replace("\r\n", "\n").replace("\r", "\n")
@@ -185,8 +243,7 @@ def _part(subtype: str, body: str) -> bytes:
     # Base64 is the shorter one where many characters are not ASCII; else quoted-printable stays readable.
     if len(raw) > len(lines) * 1.15:
         encoding = b"base64"
-        wrapped = binascii.b2a_base64(raw.replace(b"\n", b"\r\n"), newline=False)
-        data = b"\r\n".join(wrapped[at : at + 76] for at in range(0, len(wrapped), 76))
+        data = _base64_lines(raw.replace(b"\n", b"\r\n"))
     else:
         encoding = b"quoted-printable"
         data = binascii.b2a_qp(raw, istext=True).replace(b"\n", b"\r\n")

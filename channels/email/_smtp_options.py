@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from channels._options import refuse_unknown, wrong_option
 from channels.contract import Misconfigured
 from channels.email._mime import Letterhead, Mailbox, domain_name, named_mailbox
 
@@ -103,12 +104,10 @@ class _Reader:
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self._name = name
         self._options = options
-        for each in options:
-            if each not in self._KNOWN:
-                raise self.wrong(each, f"is no option of email.smtp; it has {', '.join(sorted(self._KNOWN))}")
+        refuse_unknown(name, "email.smtp", options, self._KNOWN)
 
     def wrong(self, option: str, sentence: str) -> Misconfigured:
-        return Misconfigured("option", f"{self._name}: {option} {sentence}")
+        return wrong_option(self._name, option, sentence)
 
     def text(self, option: str, default: str | None = None) -> str | None:
         value = self._options.get(option, default)

@@ -48,7 +48,7 @@ class Phase(StrEnum):
     MAIL = "MAIL"
     RCPT = "RCPT"
     DATA = "DATA"
-    """Until the first byte of the message is handed to the socket."""
+    """Until the last piece of the message, which ends with its final dot, is handed to the socket."""
     BODY = "the message"
     """From then until the reply to the final dot: the message may be accepted."""
 
@@ -225,13 +225,16 @@ class Client(smtplib.SMTP):
             data: CRLF lines, the last one ended.
         """
         stuffed = data.replace(b"\r\n.", b"\r\n..") + b".\r\n"
+        # A large message most likely breaks off on its way, and then it can be sent again without any doubt.
+        last = max(len(stuffed) - _CHUNK, 0)
+        self.send(memoryview(stuffed)[:last])
         try:
             # A process that was stopped past its deadline wakes here too, and then it must send nothing.
             self.deadline.remaining()
         except TimeoutError:
             self._lost()
         self.phase = Phase.BODY
-        self.send(stuffed)
+        self.send(memoryview(stuffed)[last:])
         return self.reply("2")
 
     def reset(self) -> bool:

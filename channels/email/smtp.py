@@ -1,8 +1,9 @@
 """`email.smtp`: mail through an SMTP relay (RFC 5321, submission by RFC 6409), in TLS.
 
-Where a conversation ends decides what its end means. Before the first byte of the message is handed over,
-nothing can have been accepted; from then until the reply to the final dot, it may have been. `TABLE` below
-is that knowledge, row by row; the first row that fits is taken.
+Where a conversation ends decides what its end means. Before the message's last piece, the one with the final
+dot, is handed over, nothing can have been accepted (RFC 5321 section 4.1.1.10: a relay drops a transaction that is
+cut short); from then until the reply to the final dot, it may have been. `TABLE` below is that knowledge, row by
+row; the first row that fits is taken.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ TABLE = (
     Rule(_UNSENT, r"4.*", "", TryLater, "the relay cannot take it now"),
     # The sender, also where the relay keeps its answer until RCPT.
     Rule(_ENVELOPE, r"smtputf8|55\d 5\.6\.7", "", AddressInvalid, "the relay takes ASCII addresses alone"),
-    Rule(_MAIL, r"552.*|5\d\d 5\.3\.4", "", Refused, "too large for the relay; make the message smaller"),
+    Rule(_MAIL, r"size|552.*|5\d\d 5\.3\.4", "", Refused, "too large for the relay; make the message smaller"),
     Rule(_MAIL, r"5.*", "", Misconfigured, "the relay does not let us send as this sender; mend sender"),
     Rule(_UNSENT, r"530.*", "", Misconfigured, "the relay wants TLS or AUTH first; mend url"),
     Rule(_RCPT, r"5\d\d 5\.1\.[78]", "", Misconfigured, "the relay does not take our sender; mend sender"),
@@ -290,6 +291,9 @@ class SmtpProvider:
                 raise Failure(Phase.MAIL, "smtputf8")
             options = " SMTPUTF8 BODY=8BITMIME"
         if client.has_extn("size"):
+            limit = client.esmtp_features["size"].strip()
+            if limit.isdecimal() and 0 < int(limit) < len(data):  # RFC 1870: 0 and none at all say nothing
+                raise Failure(Phase.MAIL, "size")
             options += f" SIZE={len(data)}"
         client.step(Phase.MAIL, f"MAIL FROM:<{self._settings.sender}>{options}")
         client.step(Phase.RCPT, f"RCPT TO:<{to.address}>")
@@ -307,5 +311,5 @@ def _was_stale(failure: Failure) -> bool:
 def _left_open(failure: Failure) -> bool:
     """A clear no to the envelope: the connection is good for the next mail."""
     if isinstance(failure.code, str):
-        return failure.code == "smtputf8"  # found before MAIL
+        return failure.code in {"smtputf8", "size"}  # found before MAIL
     return failure.phase in _ENVELOPE and failure.code >= 400 and failure.code != _CLOSING  # noqa: PLR2004
