@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from notify_tasks import errors
+    from notify_tasks.attaching import Attachment
     from notify_tasks.calls import Call, Options
     from notify_tasks.errors import (
         InvalidCall,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from notify_tasks.settings import Settings, configure
 
 __all__ = [
+    "Attachment",
     "Call",
     "InvalidCall",
     "MaybeAccepted",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "Attachment": "attaching",
     "Call": "calls",
     "InvalidCall": "errors",
     "MaybeAccepted": "errors",
@@ -72,8 +75,8 @@ _HOMES: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":
-        return importlib.import_module("notify_tasks.errors")
+    if name in ("errors", "people"):  # people is no part of __all__: a producer alone has no libraries for it
+        return importlib.import_module(f"notify_tasks.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'notify_tasks' has no attribute {name!r}")
     found = getattr(importlib.import_module(f"notify_tasks.{_HOMES[name]}"), name)

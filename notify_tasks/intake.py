@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from notify_tasks import planning
+from notify_tasks import contacts, planning
+from notify_tasks.contacts import Vetted
 from notify_tasks.errors import WireError
 from notify_tasks.gates import Closed, Gates, Subject
 from notify_tasks.notification import Notification, uuid7
@@ -45,6 +46,7 @@ class Taken:
         kind: `accepted`, `repeated`, `conflict`, `rejected`, `cancelled`, or `waiting` (for its type's folder).
         claimed: the delivery that was claimed with it, for the worker to perform now.
         asked: the monotonic time just before that claim.
+        lease: seconds of that claim.
     """
 
     notification: Notification
@@ -53,6 +55,7 @@ class Taken:
     deliveries: int = 0
     claimed: Claimed | None = None
     asked: float = 0.0
+    lease: float | None = None
 
 
 @dataclass(slots=True)
@@ -108,8 +111,9 @@ class Intake:
             DatabaseAway: nothing is known to be stored; put the message back.
             BadRow: PostgreSQL refuses the call's data; park it.
         """
-        context = accepting.read_context(self._database, [notification])
-        judged = self._judge(notification, context, waited=0.0)
+        vetted = contacts.vet(notification)
+        context = accepting.read_context(self._database, [vetted.notification])
+        judged = self._judge(notification, vetted, context, waited=0.0)
         if judged.waits is not None:
             intakes.keep(
                 self._database,
@@ -156,10 +160,11 @@ class Intake:
             self._park(one[0], "refused_by_database", str(error))
 
     def _drain(self, ready: Sequence[tuple[intakes.Kept, Notification]]) -> None:
-        context = accepting.read_context(self._database, [notification for _, notification in ready])
+        vetted = [contacts.vet(notification) for _, notification in ready]
+        context = accepting.read_context(self._database, [it.notification for it in vetted])
         done, later, judged = [], [], []
-        for row, notification in ready:
-            one = self._judge(notification, context, waited=row.waited)
+        for (row, notification), it in zip(ready, vetted, strict=True):
+            one = self._judge(notification, it, context, waited=row.waited)
             if one.waits is not None:
                 later.append(row)
             else:
@@ -177,7 +182,9 @@ class Intake:
 
     # --- judging ------------------------------------------------------------------------------------
 
-    def _judge(self, notification: Notification, context: Context, *, waited: float) -> _Judged:
+    def _judge(
+        self, notification: Notification, vetted: Vetted, context: Context, *, waited: float
+    ) -> _Judged:
         judged = _Judged(notification, now=context.now)
         loaded = self._load(judged, waited)
         if loaded is None:
@@ -194,16 +201,23 @@ class Intake:
                 f"type {notification.event_type} has no template for {', '.join(missing)}; "
                 f"it has {', '.join(sorted(loaded.available))}",
             )
-        profiles, suppressed = context.of(notification)
-        plan = planning.plan(notification, loaded.policy, profiles, suppressed, context.now.astimezone(UTC))
+        profiles, suppressed = context.of(vetted.notification)
+        plan = planning.plan(
+            vetted.notification,
+            loaded.policy,
+            profiles,
+            suppressed,
+            context.now.astimezone(UTC),
+            {index: str(error) for index, error in vetted.refused.items()},
+        )
         if not plan.decisions:
             first = plan.rejections[0]
             return self._reject(judged, first.reason, first.detail, plan)
         judged.plan = plan
         judged.item = NewNotification(
             id=uuid7(),
-            notification=notification,
-            plan=plan.explained(),
+            notification=vetted.notification,
+            plan=plan.explained() | vetted.explained(),
             deliveries=tuple(
                 NewDelivery(uuid7(), decision, queue_for(decision.channel, decision.lane))
                 for decision in plan.decisions
@@ -292,7 +306,13 @@ class Intake:
             if existing is None or existing.notification_id == item.id:
                 one.taken = self._accepted(one, item, stored, asked)
                 wakes += [
-                    Wake(delivery.id, delivery.decision.channel, delivery.decision.lane)
+                    Wake(
+                        delivery.id,
+                        delivery.decision.channel,
+                        delivery.decision.lane,
+                        item.notification.message_id,
+                        item.notification.event_type,
+                    )
                     for delivery in item.deliveries
                     if stored.states.get(delivery.id, delivery.decision.state) == State.QUEUED
                 ]
@@ -313,7 +333,8 @@ class Intake:
                 claimed = self._claimed(one, item, delivery, one.claim)
             elif state is None:
                 claimed = self._still_ours(delivery, one.claim)
-        return Taken(one.notification, "accepted", None, len(item.deliveries), claimed, asked)
+        lease = None if one.claim is None else one.claim.lease
+        return Taken(one.notification, "accepted", None, len(item.deliveries), claimed, asked, lease)
 
     def _still_ours(self, delivery: NewDelivery, claim: Claim) -> Claimed | None:
         """What an earlier run of the same statement stored, when its answer was lost, unless its lease has ended."""
@@ -336,6 +357,7 @@ class Intake:
             channel=decision.channel,
             lane=decision.lane,
             locale=decision.locale,
+            timezone=decision.timezone,
             attempts=1,
             max_attempts=decision.max_attempts,
             unknown=0,
@@ -346,6 +368,7 @@ class Intake:
             sandbox=notification.sandbox,
             address=decision.address,
             payload=notification.payload,
+            attachments=notification.attachments,
         )
 
     @staticmethod

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final
 
 from notify_tasks.event_type import EventType
@@ -42,6 +43,7 @@ class Decision:
     channel: str
     address: str = field(repr=False)
     locale: str | None
+    timezone: str | None
     lane: str
     state: State
     reason: str | None
@@ -108,6 +110,7 @@ def plan(
     profiles: Mapping[str, Profile],
     suppressed: AbstractSet[tuple[str, str]],
     now: datetime,
+    refused: Mapping[int, str] = MappingProxyType({}),
 ) -> Plan:
     """Decide.
 
@@ -117,6 +120,7 @@ def plan(
         profiles: the known recipients among `to`, by id.
         suppressed: pairs of channel and address that must not be written to.
         now: the instant of the decision, in UTC.
+        refused: what is wrong with an address of the call, by its place in `to`: nothing goes to that recipient.
     """
     decisions: list[Decision] = []
     dropped: list[Dropped] = []
@@ -124,6 +128,9 @@ def plan(
     channels = notification.channels or event_type.channels
     seen: set[tuple[str, str]] = set()  # a delivery is one notification to one address over one channel
     for index, ref in enumerate(notification.to):
+        if index in refused:
+            rejections.append(Rejection(index, "address_invalid", refused[index]))
+            continue
         profile = profiles.get(ref.id) if ref.id is not None else None
         if profile is None and ref.id is not None and not ref.addresses:
             rejections.append(
@@ -190,6 +197,7 @@ def _decide(
         channel=channel,
         address=address,
         locale=notification.locale or ref.locale or (profile.locale if profile else None),
+        timezone=ref.timezone or (profile.timezone if profile else None),
         lane=notification.priority or event_type.lane,
         state=state,
         reason=reason,

@@ -13,6 +13,7 @@ from typing import Any
 
 from notify_tasks.notification import Notification
 from notify_tasks.planning import Decision, Profile
+from notify_tasks.store import attachments
 from notify_tasks.store.database import Connection, Database, jsonb
 
 _CONTEXT = """
@@ -24,10 +25,12 @@ SELECT 'person' AS kind, r.tenant, r.id, r.locale, r.timezone, c.channel, c.addr
   FROM person
   JOIN notify.recipient r USING (tenant, id)
   LEFT JOIN notify.contact_point c ON c.tenant = r.tenant AND c.recipient_id = r.id
-  LEFT JOIN notify.suppression s ON s.tenant = c.tenant AND s.channel = c.channel AND s.address = c.address
+  LEFT JOIN notify.suppression s ON s.tenant = c.tenant AND s.channel = c.channel
+        AND s.digest = md5(c.address) AND s.address = c.address
 UNION ALL
 SELECT 'address', s.tenant, NULL, NULL, NULL, s.channel, s.address, true, now()
-  FROM bare JOIN notify.suppression s USING (tenant, channel, address)
+  FROM bare JOIN notify.suppression s ON s.tenant = bare.tenant AND s.channel = bare.channel
+        AND s.digest = md5(bare.address) AND s.address = bare.address
 UNION ALL
 SELECT 'now', NULL, NULL, NULL, NULL, NULL, NULL, false, now()
 """
@@ -167,12 +170,12 @@ n AS MATERIALIZED (
     SELECT x.* FROM input, jsonb_to_recordset(j->'n') AS x(
         id uuid, tenant text, message_id text, hash text, event_type text, source text, occurred_at timestamptz,
         payload jsonb, plan jsonb, state text, reason text, detail text, cancel_key text, envelope jsonb,
-        keyed boolean)),
+        keyed boolean, attachments jsonb)),
 d AS MATERIALIZED (
     SELECT x.* FROM input, jsonb_to_recordset(j->'d') AS x(
         id uuid, notification_id uuid, tenant text, message_id text, event_type text, recipient_id text, address text,
-        locale text, channel text, lane text, state text, reason text, on_doubt text, sandbox boolean,
-        due_at timestamptz, expires_at timestamptz, max_attempts smallint, queue text,
+        locale text, timezone text, channel text, lane text, state text, reason text, on_doubt text,
+        sandbox boolean, due_at timestamptz, expires_at timestamptz, max_attempts smallint, queue text,
         token uuid, provider text, lease float8, worker text)),
 new_key AS (
     INSERT INTO notify.message_key (tenant, message_id, hash, notification_id)
@@ -184,18 +187,18 @@ new AS MATERIALIZED (
     UNION ALL SELECT n.id FROM n WHERE NOT n.keyed),
 new_notification AS (
     INSERT INTO notify.notification (id, tenant, message_id, event_type, source, occurred_at, payload, plan, state,
-                                     reason, detail, hash, cancel_key, envelope)
+                                     reason, detail, hash, cancel_key, envelope, attachments)
     SELECT n.id, n.tenant, n.message_id, n.event_type, n.source, n.occurred_at, n.payload, n.plan, n.state,
-           n.reason, n.detail, n.hash, n.cancel_key, n.envelope
+           n.reason, n.detail, n.hash, n.cancel_key, n.envelope, n.attachments
       FROM n JOIN new USING (id)
     ON CONFLICT (id) DO NOTHING  -- a conflict that was refused before
     RETURNING id),
 new_delivery AS (
     INSERT INTO notify.delivery (id, notification_id, tenant, message_id, event_type, recipient_id, address, locale,
-                                 channel, lane, state, reason, on_doubt, sandbox, due_at, expires_at, max_attempts,
-                                 marker, fence, attempts, lease_until, provider)
+                                 timezone, channel, lane, state, reason, on_doubt, sandbox, due_at, expires_at,
+                                 max_attempts, marker, fence, attempts, lease_until, provider)
     SELECT d.id, d.notification_id, d.tenant, d.message_id, d.event_type, d.recipient_id, d.address, d.locale,
-           d.channel, d.lane,
+           d.timezone, d.channel, d.lane,
            CASE WHEN s.address IS NOT NULL AND d.state <> 'expired' THEN 'suppressed' ELSE d.state END,
            CASE WHEN s.address IS NOT NULL AND d.state <> 'expired' THEN 'address_suppressed' ELSE d.reason END,
            d.on_doubt, d.sandbox, d.due_at, d.expires_at, d.max_attempts,
@@ -203,7 +206,8 @@ new_delivery AS (
            c.one, c.one, CASE WHEN c.one = 1 THEN now() + make_interval(secs => d.lease) END,
            CASE WHEN c.one = 1 THEN d.provider END
       FROM d JOIN new ON new.id = d.notification_id
-      LEFT JOIN notify.suppression s ON s.tenant = d.tenant AND s.channel = d.channel AND s.address = d.address
+      LEFT JOIN notify.suppression s ON s.tenant = d.tenant AND s.channel = d.channel
+            AND s.digest = md5(d.address) AND s.address = d.address
      CROSS JOIN LATERAL (SELECT CASE WHEN d.token IS NOT NULL AND s.address IS NULL THEN 1 ELSE 0 END AS one) c
     RETURNING id, notification_id, tenant, state, reason),
 new_attempt AS (
@@ -233,16 +237,20 @@ SELECT x.id, k.hash, k.notification_id, k.cancelled_at IS NOT NULL AS cancelled
   JOIN notify.message_key k USING (tenant, message_id)
 """
 
-_UPSERT = """
+# Two statements: the first one locks the people's rows, so the second one sees what a call that held them before has
+# stored. In one, two calls for a new id at once would both keep their address where one replaces the other.
+_PEOPLE = """
+INSERT INTO notify.recipient AS r (tenant, id, locale, timezone)
+SELECT DISTINCT ON (tenant, id) tenant, id, locale, timezone
+  FROM jsonb_to_recordset(%s::jsonb) AS x(tenant text, id text, locale text, timezone text)
+ ORDER BY tenant, id
+ON CONFLICT (tenant, id) DO UPDATE
+   SET locale = coalesce(excluded.locale, r.locale), timezone = coalesce(excluded.timezone, r.timezone),
+       updated_at = now()
+"""
+_POINTS = """
 WITH p AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS x(
-        tenant text, id text, locale text, timezone text, channel text, address text)),
-person AS (
-    INSERT INTO notify.recipient AS r (tenant, id, locale, timezone)
-    SELECT DISTINCT ON (tenant, id) tenant, id, locale, timezone FROM p ORDER BY tenant, id
-    ON CONFLICT (tenant, id) DO UPDATE
-       SET locale = coalesce(excluded.locale, r.locale), timezone = coalesce(excluded.timezone, r.timezone),
-           updated_at = now()),
+    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS x(tenant text, id text, channel text, address text)),
 replaced AS (
     DELETE FROM notify.contact_point c USING p
      WHERE c.tenant = p.tenant AND c.recipient_id = p.id AND c.channel = p.channel
@@ -250,7 +258,7 @@ replaced AS (
        AND NOT EXISTS (SELECT 1 FROM p k WHERE k.tenant = c.tenant AND k.id = c.recipient_id
                           AND k.channel = c.channel AND k.address = c.address))
 INSERT INTO notify.contact_point (tenant, recipient_id, channel, address)
-SELECT DISTINCT tenant, id, channel, address FROM p WHERE address IS NOT NULL ORDER BY 1, 2, 3, 4
+SELECT DISTINCT tenant, id, channel, address FROM p ORDER BY 1, 2, 3, 4
 ON CONFLICT DO NOTHING
 """
 
@@ -267,8 +275,11 @@ def accept(database: Database, items: Sequence[NewNotification]) -> Stored:
             "d": [_delivery_row(item, delivery) for item in items for delivery in item.deliveries],
         }
     )
-    upserts = {item.id: rows for item in items if (rows := _upsert_rows(item.notification))}
-    if not upserts:
+    # What was refused, a conflict not least, changes nobody.
+    accepted = [item for item in items if item.state == "accepted"]
+    upserts = {item.id: rows for item in accepted if (rows := _upsert_rows(item.notification))}
+    attached = [item for item in accepted if item.notification.attachments]
+    if not upserts and not attached:
         rows = database.rows(_ACCEPT, (document,))
         stored = _read(rows)
     else:
@@ -276,6 +287,14 @@ def accept(database: Database, items: Sequence[NewNotification]) -> Stored:
         def run(connection: Connection) -> Stored:
             stored = _read(connection.execute(_ACCEPT, (document,)).fetchall())
             _upsert(connection, [row for id_, rows in upserts.items() if id_ in stored.new for row in rows])
+            attachments.store(
+                connection,
+                [
+                    (item.id, item.notification.tenant, item.notification.attachments)
+                    for item in attached
+                    if item.id in stored.new
+                ],
+            )
             return stored
 
         stored = database.transact(run)
@@ -315,7 +334,9 @@ def _read(rows: Sequence[dict[str, Any]]) -> Stored:
 
 def _upsert(connection: Connection, rows: list[dict[str, Any]]) -> None:
     if rows:
-        connection.execute(_UPSERT, (jsonb(rows),))
+        document = jsonb(rows)
+        connection.execute(_PEOPLE, (document,))
+        connection.execute(_POINTS, (document,))
 
 
 def _upsert_rows(notification: Notification) -> list[dict[str, Any]]:
@@ -337,7 +358,7 @@ def _upsert_rows(notification: Notification) -> list[dict[str, Any]]:
 
 def _notification_row(item: NewNotification) -> dict[str, Any]:
     notification = item.notification
-    return {
+    row: dict[str, Any] = {
         "id": str(item.id),
         "tenant": notification.tenant,
         "message_id": notification.message_id,
@@ -354,6 +375,9 @@ def _notification_row(item: NewNotification) -> dict[str, Any]:
         "envelope": notification.to_wire() if item.state != "accepted" else None,
         "keyed": item.keyed,
     }
+    if notification.attachments:
+        row["attachments"] = [each.about() for each in notification.attachments]
+    return row
 
 
 def _delivery_row(item: NewNotification, delivery: NewDelivery) -> dict[str, Any]:
@@ -367,6 +391,7 @@ def _delivery_row(item: NewNotification, delivery: NewDelivery) -> dict[str, Any
         "recipient_id": decision.recipient_id,
         "address": decision.address,
         "locale": decision.locale,
+        "timezone": decision.timezone,
         "channel": decision.channel,
         "lane": decision.lane,
         "state": "sending" if claim else decision.state,

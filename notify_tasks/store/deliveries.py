@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from notify_tasks.attachments import Attached, from_about
 from notify_tasks.store.database import Database, jsonb, storable
 
 
@@ -25,10 +26,11 @@ class Waiting:
     attempts: int
     max_attempts: int
     message_id: str
+    reason: str | None
 
 
 _READ = """
-SELECT id, tenant, event_type, channel, lane, provider, unknown, sandbox, attempts, max_attempts, message_id
+SELECT id, tenant, event_type, channel, lane, provider, unknown, sandbox, attempts, max_attempts, message_id, reason
   FROM notify.delivery
  WHERE id = ANY(%s) AND state IN ('queued', 'retrying') AND (not_before IS NULL OR not_before <= now())
 """
@@ -69,6 +71,7 @@ class Claimed:
     channel: str
     lane: str
     locale: str | None
+    timezone: str | None
     attempts: int
     max_attempts: int
     unknown: int
@@ -81,6 +84,8 @@ class Claimed:
     sandbox: bool
     address: str = field(repr=False)
     payload: Mapping[str, Any] = field(repr=False)
+    attachments: tuple[Attached, ...] = field(default=(), repr=False)
+    """Claimed where it was accepted, they hold their bytes; else those are in `store.attachments`."""
 
 
 _CLAIM = """
@@ -91,18 +96,20 @@ candidate AS MATERIALIZED (
                WHEN d.replay_of IS NULL AND EXISTS (
                    SELECT 1 FROM notify.message_key k WHERE k.tenant = d.tenant AND k.message_id = d.message_id
                       AND k.cancelled_at IS NOT NULL) THEN 'cancelled'
+               WHEN d.address = '' THEN 'erased'  -- its recipient was erased while an attempt was under way
                WHEN d.expires_at <= now() THEN 'expired'
                WHEN EXISTS (
                    SELECT 1 FROM notify.suppression s WHERE s.tenant = d.tenant AND s.channel = d.channel
-                      AND s.address = d.address) THEN 'suppressed' END AS ends
+                      AND s.digest = md5(d.address) AND s.address = d.address) THEN 'suppressed' END AS ends
       FROM notify.delivery d
      WHERE d.id IN (SELECT r.id FROM r WHERE NOT EXISTS (SELECT 1 FROM notify.attempt a WHERE a.token = r.token))
        AND d.state IN ('queued', 'retrying') AND (d.not_before IS NULL OR d.not_before <= now())
      ORDER BY d.id FOR UPDATE OF d),
 ended AS (
     UPDATE notify.delivery d
-       SET state = CASE WHEN d.unknown > 0 THEN 'in_doubt' ELSE c.ends END,
-           reason = CASE c.ends WHEN 'suppressed' THEN 'address_suppressed' ELSE c.ends END,
+       SET state = CASE WHEN d.unknown > 0 THEN 'in_doubt' WHEN c.ends = 'erased' THEN 'cancelled' ELSE c.ends END,
+           reason = CASE c.ends WHEN 'suppressed' THEN 'address_suppressed' WHEN 'erased' THEN 'recipient_erased'
+                                ELSE c.ends END,
            due_at = NULL, updated_at = now()
       FROM candidate c WHERE d.id = c.id AND c.ends IS NOT NULL
     RETURNING d.id, d.tenant, d.notification_id, d.state, d.reason),
@@ -121,18 +128,19 @@ attempt AS (
     SELECT token, id, fence, fence, provider, id::text, worker FROM claimed),
 mine AS (
     SELECT d.*, a.token FROM r JOIN notify.attempt a ON a.token = r.token
-      JOIN notify.delivery d ON d.id = a.delivery_id AND d.fence = a.fence AND d.state = 'sending')
+      JOIN notify.delivery d ON d.id = a.delivery_id AND d.fence = a.fence AND d.state = 'sending'
+     WHERE d.address <> '')
 SELECT c.id, c.token, c.fence, c.notification_id, c.tenant, c.message_id, c.event_type, c.recipient_id, c.channel,
-       c.lane, c.locale, c.attempts, c.max_attempts, c.unknown, c.provider, c.on_doubt, c.sandbox, c.address,
-       n.payload, coalesce(extract(epoch FROM c.expires_at - now())::float8, 1e9) AS lifetime,
+       c.lane, c.locale, c.timezone, c.attempts, c.max_attempts, c.unknown, c.provider, c.on_doubt, c.sandbox,
+       c.address, n.payload, n.attachments, coalesce(extract(epoch FROM c.expires_at - now())::float8, 1e9) AS lifetime,
        CASE WHEN c.unknown = 0 THEN 0::float8 ELSE coalesce((
            SELECT extract(epoch FROM now() - min(a.started_at))::float8 FROM notify.attempt a
             WHERE a.delivery_id = c.id AND a.outcome IN ('lost', 'uncertain')), 0) END AS unknown_age
   FROM (SELECT id, token, fence, notification_id, tenant, message_id, event_type, recipient_id, channel, lane, locale,
-               attempts, max_attempts, unknown, provider, on_doubt, sandbox, address, expires_at FROM claimed
+               timezone, attempts, max_attempts, unknown, provider, on_doubt, sandbox, address, expires_at FROM claimed
         UNION ALL
         SELECT id, token, fence, notification_id, tenant, message_id, event_type, recipient_id, channel, lane, locale,
-               attempts, max_attempts, unknown, provider, on_doubt, sandbox, address, expires_at FROM mine) c
+               timezone, attempts, max_attempts, unknown, provider, on_doubt, sandbox, address, expires_at FROM mine) c
   JOIN notify.notification n ON n.id = c.notification_id
 """
 
@@ -156,7 +164,8 @@ def claim(database: Database, requests: Sequence[ClaimRequest]) -> list[Claimed]
             for request in requests
         ]
     )
-    return [Claimed(**row) for row in database.rows(_CLAIM, (document,))]
+    rows = database.rows(_CLAIM, (document,))
+    return [Claimed(**row | {"attachments": from_about(row["attachments"])}) for row in rows]
 
 
 # --- result -----------------------------------------------------------------------------------------
@@ -269,7 +278,8 @@ event AS (
        AND state <> old_state),
 suppressed AS (
     INSERT INTO notify.suppression (tenant, channel, address, reason, source)
-    SELECT DISTINCT tenant, channel, address, suppress, 'provider' FROM d WHERE suppress IS NOT NULL ORDER BY 1, 2, 3
+    SELECT DISTINCT tenant, channel, address, suppress, 'provider' FROM d
+     WHERE suppress IS NOT NULL AND address <> '' ORDER BY 1, 2, 3
     ON CONFLICT DO NOTHING)
 SELECT id, token, state, applied FROM d
 """

@@ -1,42 +1,157 @@
-"""Recipients and their contact points."""
+"""Recipients and their contact points. What comes here has been checked (`contacts`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
 
-from notify_tasks.store.database import Connection, Database
+from notify_tasks.store.database import Connection, Database, Row, jsonb
 
+
+class Keep(Enum):
+    """The value of what is not to be changed."""
+
+    KEEP = "keep"
+
+
+KEEP: Final = Keep.KEEP
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A recipient as stored.
+
+    Args:
+        addresses: by channel, oldest first; webpush subscriptions are JSON.
+        locale: a language tag (BCP 47).
+        timezone: an IANA name.
+        created_at: in UTC, as `updated_at`.
+    """
+
+    id: str
+    tenant: str
+    locale: str | None
+    timezone: str | None
+    created_at: datetime
+    updated_at: datetime
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Recipients in the order of their ids' bytes. `next` is the `after` of the next page; None at the end."""
+
+    people: tuple[Person, ...]
+    next: str | None
+
+
+# The row is locked here, and what follows is a statement of its own: so it sees what another one, which held the lock
+# before, has stored.
 _PERSON = """
-INSERT INTO notify.recipient AS r (tenant, id, locale, timezone) VALUES (%s, %s, %s, %s)
+INSERT INTO notify.recipient AS r (tenant, id, locale, timezone) VALUES (%(tenant)s, %(id)s, %(locale)s, %(timezone)s)
 ON CONFLICT (tenant, id) DO UPDATE
-   SET locale = coalesce(excluded.locale, r.locale), timezone = coalesce(excluded.timezone, r.timezone),
+   SET locale = CASE WHEN %(keep_locale)s THEN r.locale ELSE excluded.locale END,
+       timezone = CASE WHEN %(keep_timezone)s THEN r.timezone ELSE excluded.timezone END,
        updated_at = now()
 """
-_FORGET = "DELETE FROM notify.contact_point WHERE tenant = %s AND recipient_id = %s AND channel = %s"
-_ADD = """
-INSERT INTO notify.contact_point (tenant, recipient_id, channel, address) VALUES (%s, %s, %s, %s)
+_REPLACE = """
+WITH p AS MATERIALIZED (SELECT * FROM jsonb_to_recordset(%(points)s::jsonb) AS x(n int, channel text, address text)),
+gone AS (
+    DELETE FROM notify.contact_point c
+     WHERE c.tenant = %(tenant)s AND c.recipient_id = %(id)s AND c.channel = ANY(%(channels)s)
+       AND NOT EXISTS (SELECT 1 FROM p WHERE p.channel = c.channel AND p.address = c.address))
+INSERT INTO notify.contact_point (tenant, recipient_id, channel, address, created_at)
+SELECT %(tenant)s, %(id)s, channel, address, now() + make_interval(secs => n * 1e-6) FROM p ORDER BY n
 ON CONFLICT DO NOTHING
 """
+_READ = """
+SELECT r.id, r.tenant, r.locale, r.timezone, r.created_at, r.updated_at, coalesce(c.addresses, '{}') AS addresses
+  FROM notify.recipient r
+  LEFT JOIN LATERAL (
+      SELECT jsonb_object_agg(channel, found) AS addresses FROM (
+          SELECT channel, jsonb_agg(address ORDER BY created_at, address) AS found FROM notify.contact_point
+           WHERE tenant = r.tenant AND recipient_id = r.id GROUP BY channel) x) c ON true
+"""
+_ONE = _READ + " WHERE r.tenant = %(tenant)s AND r.id = %(id)s"
+_FIND = f"""{_READ}
+ WHERE r.tenant = %(tenant)s AND r.id COLLATE "C" > %(after)s
+   AND r.id COLLATE "C" >= %(prefix)s AND r.id COLLATE "C" < %(prefix)s || chr(1114111)
+   AND (%(channel)s::text IS NULL OR EXISTS (
+       SELECT 1 FROM notify.contact_point p
+        WHERE p.tenant = r.tenant AND p.recipient_id = r.id AND p.channel = %(channel)s))
+ ORDER BY r.id COLLATE "C" LIMIT %(limit)s
+"""  # noqa: S608 - both parts are ours
 
 
 def upsert(
     database: Database,
     recipient_id: str,
-    addresses: Mapping[str, str],
+    addresses: Mapping[str, str | Sequence[str]],
     *,
     tenant: str = "default",
-    locale: str | None = None,
-    timezone: str | None = None,
-) -> None:
-    """Store a recipient; the address of each channel named replaces those it had there."""
+    locale: str | Keep | None = KEEP,
+    timezone: str | Keep | None = KEEP,
+) -> Person:
+    """Store a recipient. The addresses of each channel named replace those it had there; an empty list removes them."""
+    lists = {name: [it] if isinstance(it, str) else list(dict.fromkeys(it)) for name, it in addresses.items()}
+    points = [{"channel": name, "address": it} for name, found in lists.items() for it in found]
+    about = {
+        "tenant": tenant,
+        "id": recipient_id,
+        "locale": None if locale is KEEP else locale,
+        "timezone": None if timezone is KEEP else timezone,
+        "keep_locale": locale is KEEP,
+        "keep_timezone": timezone is KEEP,
+    }
 
-    def run(connection: Connection) -> None:
-        connection.execute(_PERSON, (tenant, recipient_id, locale, timezone))
-        for channel, address in addresses.items():
-            connection.execute(_FORGET, (tenant, recipient_id, channel))
-            connection.execute(_ADD, (tenant, recipient_id, channel, address))
+    def run(connection: Connection) -> Person:
+        connection.execute(_PERSON, about)
+        if lists:
+            numbered = jsonb([{"n": n, **point} for n, point in enumerate(points)])
+            connection.execute(_REPLACE, about | {"points": numbered, "channels": list(lists)})
+        (row,) = connection.execute(_ONE, about).fetchall()
+        return _person(row)
 
-    database.transact(run)
+    return database.transact(run)
+
+
+def get(database: Database, recipient_id: str, *, tenant: str = "default") -> Person | None:
+    """One recipient; None where there is none of this id."""
+    rows = database.rows(_ONE, {"tenant": tenant, "id": recipient_id})
+    return _person(rows[0]) if rows else None
+
+
+def find(
+    database: Database,
+    *,
+    prefix: str = "",
+    channel: str | None = None,
+    after: str = "",
+    limit: int = 100,
+    tenant: str = "default",
+) -> Page:
+    """A page of recipients.
+
+    Args:
+        database: the store.
+        prefix: how their ids begin.
+        channel: only those with an address there.
+        after: the id that the page before ended with.
+        limit: how many at most.
+        tenant: whose.
+    """
+    wanted = {"prefix": prefix, "channel": channel, "after": after, "limit": limit + 1, "tenant": tenant}
+    people = tuple(_person(row) for row in database.rows(_FIND, wanted))
+    more = len(people) > limit
+    return Page(people[:limit], people[limit - 1].id if more else None)
+
+
+def _person(row: Row) -> Person:
+    found: dict[str, Any] = row.pop("addresses")
+    return Person(**row, addresses={channel: tuple(found[channel]) for channel in sorted(found)})
 
 
 _SUPPRESS = """

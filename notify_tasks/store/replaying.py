@@ -22,6 +22,7 @@ class Replayed:
 _ENDED = """
 SELECT d.id FROM notify.delivery d JOIN notify.notification n ON n.id = d.notification_id
  WHERE n.tenant = %s AND n.message_id = %s AND d.state = ANY(%s)
+   AND d.address <> ''  -- its recipient was erased
    AND NOT EXISTS (SELECT 1 FROM notify.delivery r WHERE r.replay_of = d.id)
 """
 
@@ -29,18 +30,19 @@ _AGAIN = """
 WITH pair AS (SELECT * FROM jsonb_to_recordset(%s::jsonb) AS x(old uuid, new uuid)),
 new AS (
     INSERT INTO notify.delivery (id, notification_id, tenant, message_id, event_type, recipient_id, address, locale,
-                                 channel, lane, state, on_doubt, sandbox, expires_at, max_attempts, marker, replay_of)
+                                 timezone, channel, lane, state, on_doubt, sandbox, expires_at, max_attempts, marker,
+                                 replay_of)
     SELECT p.new, d.notification_id, d.tenant, d.message_id, d.event_type, d.recipient_id, d.address, d.locale,
-           d.channel, d.lane, 'queued', d.on_doubt, d.sandbox,
+           d.timezone, d.channel, d.lane, 'queued', d.on_doubt, d.sandbox,
            now() + greatest(d.expires_at - d.created_at, make_interval(mins => 10)), d.max_attempts,
            notify.marker_now(notify.queue_for(d.channel, d.lane)), d.id
       FROM pair p JOIN notify.delivery d ON d.id = p.old
     ON CONFLICT (replay_of) WHERE replay_of IS NOT NULL DO NOTHING  -- another replay was quicker
-    RETURNING id, tenant, notification_id, channel, lane, replay_of),
+    RETURNING id, tenant, notification_id, channel, lane, message_id, event_type, replay_of),
 event AS (
     INSERT INTO notify.status_event (tenant, notification_id, delivery_id, kind)
     SELECT tenant, notification_id, replay_of, 'replayed' FROM new)
-SELECT id, channel, lane FROM new
+SELECT id, channel, lane, message_id, event_type FROM new
 """
 
 # The key goes, so that intake takes the call as a new one; the rejected notification stays, as what it was.

@@ -72,6 +72,8 @@ class Status:
     occurred_at: datetime
     accepted_at: datetime
     plan: dict[str, Any]
+    attachments: list[dict[str, Any]] = field(default_factory=list)
+    """Their names, types and sizes."""
     deliveries: list[DeliveryStatus] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
@@ -96,7 +98,8 @@ class Found:
 
 
 _NOTIFICATIONS = """
-SELECT id, message_id, event_type, state, reason, detail, source, occurred_at, accepted_at, plan
+SELECT id, message_id, event_type, state, reason, detail, source, occurred_at, accepted_at, plan,
+       attachments
   FROM notify.notification WHERE tenant = %s AND message_id = %s ORDER BY accepted_at, id
 """
 _DELIVERIES = """
@@ -121,7 +124,8 @@ SELECT (SELECT min(created_at) FROM notify.intake WHERE tenant = %(tenant)s AND 
 def read(database: Database, message_id: str, *, tenant: str = "default") -> Found:
     """Everything that is known of a message id; nothing at all where it was never seen."""
     kept = database.rows(_KEPT, {"tenant": tenant, "id": message_id})[0]
-    notifications = [Status(**row) for row in database.rows(_NOTIFICATIONS, (tenant, message_id))]
+    rows = database.rows(_NOTIFICATIONS, (tenant, message_id))
+    notifications = [Status(**row | {"attachments": _described(row["attachments"])}) for row in rows]
     by_id = {it.id: it for it in notifications}
     deliveries: dict[uuid.UUID, DeliveryStatus] = {}
     for row in database.rows(_DELIVERIES, (list(by_id),)) if by_id else []:
@@ -142,6 +146,11 @@ def _events(database: Database, ids: list[uuid.UUID]) -> Iterator[tuple[uuid.UUI
     rows: list[Row] = database.rows(_EVENTS, (ids,)) if ids else []
     for row in rows:
         yield row.pop("notification_id"), row.pop("delivery_id"), Event(**row)
+
+
+def _described(attachments: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Without the path of a stored file, which is the producer's own affair."""
+    return [{key: each.get(key) for key in ("name", "type", "size")} for each in attachments or ()]
 
 
 def shortened(address: str) -> str:

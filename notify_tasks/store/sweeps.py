@@ -59,11 +59,18 @@ def last_age(database: Database) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """A row to publish on its queue."""
+    """A row to publish on its queue.
+
+    Args:
+        message_id: under which Flower groups it; empty where it is not known.
+        event_type: what Flower shows of it.
+    """
 
     id: uuid.UUID
     channel: str
     lane: str
+    message_id: str = ""
+    event_type: str = ""
 
 
 _END_LEASES = """
@@ -84,12 +91,12 @@ d AS (
            unknown = d.unknown + 1, lease_until = NULL,
            marker = notify.marker_now(notify.queue_for(d.channel, d.lane)), updated_at = now()
       FROM c WHERE d.id = c.id
-    RETURNING d.id, d.tenant, d.notification_id, d.channel, d.lane, d.state),
+    RETURNING d.id, d.tenant, d.notification_id, d.channel, d.lane, d.message_id, d.event_type, d.state),
 event AS (
     INSERT INTO notify.status_event (tenant, notification_id, delivery_id, kind, code)
     SELECT tenant, notification_id, id,
            CASE state WHEN 'queued' THEN 'lease_ended' ELSE state END, 'lease_expired' FROM d)
-SELECT id, channel, lane, state FROM d
+SELECT id, channel, lane, message_id, event_type, state FROM d
 """
 
 
@@ -106,9 +113,8 @@ def end_leases(database: Database, *, knowable: Sequence[str], limit: int) -> tu
         what to publish again, and how many rows were ended in all.
     """
     rows = database.rows(_END_LEASES, (limit, list(knowable)))
-    return [Wake(row["id"], row["channel"], row["lane"]) for row in rows if row["state"] == "queued"], len(
-        rows
-    )
+    queued = [row for row in rows if row.pop("state") == "queued"]
+    return [Wake(**row) for row in queued], len(rows)
 
 
 _EXPIRE = """
@@ -141,13 +147,31 @@ UPDATE notify.delivery d
    SET state = 'queued', due_at = NULL, not_before = NULL,
        marker = notify.marker_now(notify.queue_for(d.channel, d.lane)), updated_at = now()
   FROM c WHERE d.id = c.id
-RETURNING d.id, d.channel, d.lane
+RETURNING d.id, d.channel, d.lane, d.message_id, d.event_type
 """
 
 
 def take_due(database: Database, *, limit: int) -> list[Wake]:
     """Queue what is due."""
     return [Wake(**row) for row in database.rows(_DUE, (limit,))]
+
+
+_RESCALE = """
+WITH c AS MATERIALIZED (
+    SELECT id FROM notify.delivery WHERE state = 'held' AND reason = %s AND due_at > now() FOR UPDATE SKIP LOCKED)
+UPDATE notify.delivery d SET due_at = now() + (d.due_at - now()) * %s::float8, updated_at = now()
+  FROM c WHERE d.id = c.id
+RETURNING extract(epoch FROM d.due_at - now())::float8 AS wait
+"""
+
+
+def rescale(database: Database, reason: str, factor: float) -> list[float]:
+    """Change the wait of what is held for a reason to so many times what it was.
+
+    Returns:
+        the new waits, in seconds.
+    """
+    return [row["wait"] for row in database.rows(_RESCALE, (reason, factor))]
 
 
 # --- markers ----------------------------------------------------------------------------------------
@@ -248,7 +272,7 @@ c AS MATERIALIZED (
 UPDATE notify.delivery d
    SET marker = notify.marker_now(notify.queue_for(d.channel, d.lane)), updated_at = now()
   FROM c WHERE d.id = c.id
-RETURNING d.id, d.channel, d.lane
+RETURNING d.id, d.channel, d.lane, d.message_id, d.event_type
 """
 
 
