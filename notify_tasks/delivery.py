@@ -13,15 +13,17 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
 
 from channels.contract import (
     Accepted,
+    Attachment,
     Capability,
     ChannelError,
     Content,
     Deadline,
+    EmailContent,
     Message,
     Misconfigured,
     Queryable,
@@ -30,16 +32,19 @@ from channels.contract import (
     Unavailable,
     Uncertain,
 )
-from notify_tasks import retrying
+from notify_tasks import carried, retrying
+from notify_tasks.attachments import CARRIED_BY
 from notify_tasks.gates import Closed, Gates, Subject
 from notify_tasks.notification import uuid7
 from notify_tasks.providers import LEASE_MARGIN, Configured, Pools
 from notify_tasks.rendering import BrokenType, Catalog, RenderError
 from notify_tasks.routing import queue_for
 from notify_tasks.states import FINAL, State
+from notify_tasks.store import attachments as kept
 from notify_tasks.store import deliveries
 from notify_tasks.store.database import Database, DatabaseAway
 from notify_tasks.store.deliveries import Claimed, ClaimRequest, Result, Waiting
+from notify_tasks.stored_files import StoredFiles
 from notify_tasks.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -75,6 +80,9 @@ class Outcome:
     queue: str = ""
     wake: bool = False
     """Queued again: the caller publishes it."""
+    message_id: str = ""
+    event_type: str = ""
+    """For whoever publishes it again; set where `wake` or `retry` is."""
 
 
 class Countdowns:
@@ -107,6 +115,7 @@ class Deliverer:
     Args:
         worker: this process's name, kept with its attempts.
         away: told when the database is away; it stops the process from fetching more.
+        files: stored attachments; None where this process has no folder of them.
     """
 
     def __init__(
@@ -119,6 +128,7 @@ class Deliverer:
         watchdog: Watchdog,
         worker: str,
         away: Callable[[DatabaseAway], None],
+        files: StoredFiles | None = None,
     ) -> None:
         self._database = database
         self._pools = pools
@@ -127,6 +137,7 @@ class Deliverer:
         self._watchdog = watchdog
         self._worker = worker
         self._away = away
+        self._files = files or StoredFiles(None)
         self._stopping = threading.Event()
         self._countdowns = Countdowns()
 
@@ -166,6 +177,7 @@ class Deliverer:
                 waiting.provider,
                 waiting.unknown > 0,
                 waiting.sandbox,
+                waiting.reason,
             )
             chosen = self._gates.ask(subject, without=tried)
             if isinstance(chosen, Closed):
@@ -175,7 +187,7 @@ class Deliverer:
             claimed = self._claim(waiting.id, chosen)
             if claimed is None:
                 return Outcome(waiting.id, None)
-            outcome = self.perform(claimed, asked=asked, tried=tried)
+            outcome = self.perform(claimed, asked=asked, lease=chosen.lease, tried=tried)
             if outcome.state is not State.QUEUED or outcome.wake:
                 return outcome
             tried |= {chosen.name}
@@ -206,19 +218,25 @@ class Deliverer:
     # --- deliveries that are claimed ----------------------------------------------------------------
 
     def perform(  # noqa: PLR0911 - one way out for each thing that can happen to a call
-        self, claimed: Claimed, *, asked: float, tried: frozenset[str] = frozenset()
+        self,
+        claimed: Claimed,
+        *,
+        asked: float,
+        lease: float | None = None,
+        tried: frozenset[str] = frozenset(),
     ) -> Outcome:
         """Render, send and record one claimed delivery.
 
         Args:
             claimed: it.
             asked: the monotonic time just before the claim was sent, from which its lease is counted here.
+            lease: seconds of it, where a new configuration may have given the provider another timeout since.
             tried: providers that have failed for it in this run already.
         """
         configured = self._pools.get(claimed.provider)
         if configured is None:
             return self._release(claimed, "provider_gone", due=retrying.MISCONFIGURED_WAIT)
-        lease_ends = asked + configured.lease
+        lease_ends = asked + (configured.lease if lease is None else lease)
         try:
             rendered = self._render(claimed)
         except ChannelError as error:
@@ -247,7 +265,7 @@ class Deliverer:
             return self._release(claimed, full.reason, due=full.wait)
         try:
             with self._watchdog.watching(deadline, configured.name):
-                accepted = self._call(configured.provider(), message, deadline, unknown=claimed.unknown > 0)
+                accepted = self._call(configured, message, deadline, unknown=claimed.unknown > 0)
         except ChannelError as error:
             return self._failed(claimed, configured, error, tried, version=version)
         except Exception as error:  # noqa: BLE001 - a provider's bug must not lose the message: it may have been sent
@@ -274,13 +292,15 @@ class Deliverer:
         )
         return Outcome(claimed.id, state, configured.name, accepted.code)
 
-    def _call(self, provider: Any, message: Message, deadline: Deadline, *, unknown: bool) -> Accepted:
-        if unknown and provider.capability is Capability.QUERYABLE and isinstance(provider, Queryable):
-            found = provider.find(message, deadline)
-            if found is not None:
-                return found
-        sent: Accepted = provider.send(message, deadline)
-        return sent
+    def _call(
+        self, configured: Configured, message: Message, deadline: Deadline, *, unknown: bool
+    ) -> Accepted:
+        with configured.in_use() as provider:
+            if unknown and provider.capability is Capability.QUERYABLE and isinstance(provider, Queryable):
+                found = provider.find(message, deadline)
+                if found is not None:
+                    return found
+            return provider.send(message, deadline)
 
     def _render(self, claimed: Claimed) -> tuple[Content, str]:
         try:
@@ -291,19 +311,38 @@ class Deliverer:
             ) from None
         if loaded is None:
             raise TryLater("unknown_type", "the type's folder is gone")
+        attachments = self._attachments(claimed)
         try:
             rendered = loaded.render(
                 claimed.channel,
                 claimed.payload,
                 claimed.locale,
-                recipient={"id": claimed.recipient_id, "locale": claimed.locale},
+                recipient={
+                    "id": claimed.recipient_id,
+                    "locale": claimed.locale,
+                    "timezone": claimed.timezone,
+                },
+                attachments=carried.described(claimed.attachments, attachments),
             )
         except RenderError as error:
             raise Refused("render_failed", str(error)[:500]) from None
         except Exception as error:  # noqa: BLE001 - a bug of ours; nothing has been sent, so it may be mended
             problem = type(error).__name__
             raise TryLater("render_bug", problem) from None
-        return rendered.content, rendered.version
+        content = rendered.content
+        if attachments and isinstance(content, EmailContent):
+            content = replace(content, attachments=attachments)
+        return content, rendered.version
+
+    def _attachments(self, claimed: Claimed) -> tuple[Attachment, ...]:
+        """What this delivery carries, with its bytes; nothing where its channel carries none."""
+        if not claimed.attachments or claimed.channel not in CARRIED_BY:
+            return ()
+        return carried.gather(
+            claimed.attachments,
+            lambda: self.until_written(lambda: kept.read(self._database, claimed.notification_id)),
+            self._files,
+        )
 
     # --- what did not work --------------------------------------------------------------------------
 
@@ -382,6 +421,8 @@ class Deliverer:
             countdown=delay if retry else None,
             attempts=claimed.attempts,
             queue=queue_for(claimed.channel, claimed.lane),
+            message_id=claimed.message_id,
+            event_type=claimed.event_type,
         )
 
     def _release(
@@ -403,7 +444,16 @@ class Deliverer:
             )
         )
         queue = queue_for(claimed.channel, claimed.lane)
-        return Outcome(claimed.id, now, claimed.provider, code, queue=queue, wake=now is State.QUEUED)
+        return Outcome(
+            claimed.id,
+            now,
+            claimed.provider,
+            code,
+            queue=queue,
+            wake=now is State.QUEUED,
+            message_id=claimed.message_id,
+            event_type=claimed.event_type,
+        )
 
     # --- writing ------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,20 +14,26 @@ from typing import Final
 import redis
 
 from channels.contract import DataContent, Message
+from notify_tasks.alarm import Alarm
 from notify_tasks.broker import Broker, BrokerError, Outgoing
+from notify_tasks.configuration.model import Configuration
 from notify_tasks.delivery import Deliverer
-from notify_tasks.gates import Gates
+from notify_tasks.gates import RATE, Gates
 from notify_tasks.intake import Intake
 from notify_tasks.ledger import Ledger
+from notify_tasks.limiting import Limiter
+from notify_tasks.messages import shown
 from notify_tasks.notification import uuid7
 from notify_tasks.parked import Parking
 from notify_tasks.providers import Pools
+from notify_tasks.reloading import Reloader, load
 from notify_tasks.rendering import Catalog
-from notify_tasks.routing import DELIVER_TASK, MARKER_TASK, queue_for, stage_and_lane
+from notify_tasks.routing import DELIVER_TASK, MARKER_TASK, queue_for
 from notify_tasks.settings import Settings
-from notify_tasks.store import deliveries, inbox
-from notify_tasks.store.database import Database, DatabaseAway
+from notify_tasks.store import deliveries, inbox, sweeps
+from notify_tasks.store.database import Database, DatabaseAway, DatabaseError
 from notify_tasks.store.sweeps import Wake
+from notify_tasks.stored_files import StoredFiles
 from notify_tasks.sweeping import Sweeper
 from notify_tasks.watchdog import Watchdog
 
@@ -73,20 +78,20 @@ class Publisher:
 
     def wake(self, wakes: Sequence[Wake]) -> None:
         """Publish deliveries on their queues, up to 200 ids a message."""
-        by_queue: dict[str, list[uuid.UUID]] = {}
+        by_queue: dict[str, list[Wake]] = {}
         for wake in wakes:
-            by_queue.setdefault(queue_for(wake.channel, wake.lane), []).append(wake.id)
+            by_queue.setdefault(queue_for(wake.channel, wake.lane), []).append(wake)
         self._publish(
             [
-                deliver_message(queue, ids[start : start + IDS_A_MESSAGE])
-                for queue, ids in by_queue.items()
-                for start in range(0, len(ids), IDS_A_MESSAGE)
+                deliver_message(queue, some[start : start + IDS_A_MESSAGE])
+                for queue, some in by_queue.items()
+                for start in range(0, len(some), IDS_A_MESSAGE)
             ]
         )
 
-    def later(self, queue: str, id_: uuid.UUID, seconds: float) -> None:
+    def later(self, wake: Wake, seconds: float) -> None:
         """Publish one delivery with a short countdown."""
-        self._publish([deliver_message(queue, [id_], countdown=seconds)])
+        self._publish([deliver_message(queue_for(wake.channel, wake.lane), [wake], countdown=seconds)])
 
     def mark(self, markers: Sequence[tuple[str, int]]) -> None:
         """Publish markers."""
@@ -108,15 +113,19 @@ class Publisher:
             )
 
 
-def deliver_message(queue: str, ids: Sequence[uuid.UUID], *, countdown: float | None = None) -> Outgoing:
-    """A wake-up. A single delivery's id is also its Celery task id."""
-    single = len(ids) == 1
+def deliver_message(queue: str, wakes: Sequence[Wake], *, countdown: float | None = None) -> Outgoing:
+    """A wake-up. A single delivery's id is also its Celery task id, and its message id the root's."""
+    first = wakes[0]
+    single = len(wakes) == 1
     return Outgoing(
         DELIVER_TASK,
-        [[str(id_) for id_ in ids]],
+        [[str(wake.id) for wake in wakes]],
         queue,
-        str(ids[0]) if single else str(uuid7()),
-        argsrepr=str(ids[0]) if single else f"{len(ids)} deliveries",
+        str(first.id) if single else str(uuid7()),
+        root_id=first.message_id or None if single else None,
+        argsrepr=shown(first.event_type, first.message_id, first.channel)
+        if single
+        else f"({len(wakes)} deliveries)",
         eta=None if countdown is None else datetime.now(UTC) + timedelta(seconds=countdown),
     )
 
@@ -136,17 +145,29 @@ class Fleet:
     deliverer: Deliverer
     sweeper: Sweeper
     redis: redis.Redis
+    limiter: Limiter
+    alarm: Alarm
+    reloader: Reloader
 
-    def restamp(self, ids: Sequence[uuid.UUID], queue: str) -> None:
+    def announce_rates(self) -> None:
+        """Tell the fleet what this process's configuration says of rates, at the start and after a change of it."""
+        try:
+            for configured in self.pools.all():
+                self.limiter.announce(configured.name, configured.rate)
+        except DatabaseError as error:
+            logger.warning("what waits for its turn keeps the time that it was given: %s", error)
+
+    def restamp(self, wakes: Sequence[Wake], queue: str) -> None:
         """Wake the rest of a message again: the rows get the marker number first."""
-        stage, lane = stage_and_lane(queue)
-        left = deliveries.restamp(self.database, ids, queue)
-        self.publisher.wake([Wake(id_, stage, lane) for id_ in left])
+        left = set(deliveries.restamp(self.database, [wake.id for wake in wakes], queue))
+        self.publisher.wake([wake for wake in wakes if wake.id in left])
 
     def close(self) -> None:
         """Let go of everything."""
+        self.reloader.stop()
         self.ledger.flush()
         self.pools.close()
+        self.limiter.close()
         self.database.close()
         self.redis.close()
 
@@ -163,6 +184,7 @@ def open_fleet(
     channels: tuple[str, ...],
     away: Callable[[DatabaseAway], None],
     give_up: Callable[[], None],
+    configuration: Configuration | None = None,
 ) -> Fleet:
     """Open what a worker process needs. No connection is made before it is used.
 
@@ -172,6 +194,7 @@ def open_fleet(
         channels: the channels it serves.
         away: told when PostgreSQL is away.
         give_up: ends the process when a provider's call cannot be ended.
+        configuration: checked before; by default it is read now. A changed file comes in with the reloader.
 
     Raises:
         NotConfigured: a setting is missing or wrong.
@@ -185,11 +208,25 @@ def open_fleet(
     )
     publisher = Publisher(Broker(settings.need_broker_url(), timeout=BROKER_SECONDS))
     catalog = Catalog(Path(settings.templates))
-    pools = Pools.read(Path(settings.config_file), inbox=InboxStore(database, client))
+    pools = Pools(configuration or load(settings), inbox=InboxStore(database, client))
     ledger = Ledger(client)
     parking = Parking(database, client)
     worker = worker_name()
-    gates = Gates(pools, threads=threads, channels=channels, pauses=lambda: deliveries.read_pauses(database))
+    alarm = Alarm(lambda: sweeper.wake_due())  # noqa: PLW0108 - the sweeper is made below
+
+    def rescale(provider: str, factor: float) -> None:
+        for wait in sweeps.rescale(database, f"{RATE}{provider}", factor):
+            alarm.after(wait)
+
+    limiter = Limiter(settings.need_broker_url(), process=worker, changed=rescale)
+    gates = Gates(
+        pools,
+        threads=threads,
+        channels=channels,
+        pauses=lambda: deliveries.read_pauses(database),
+        limiter=limiter,
+        later=alarm.after,
+    )
     deliverer = Deliverer(
         database=database,
         pools=pools,
@@ -198,6 +235,7 @@ def open_fleet(
         watchdog=Watchdog(give_up),
         worker=worker,
         away=away,
+        files=StoredFiles(settings.attachments),
     )
     intake = Intake(
         database=database,
@@ -218,6 +256,16 @@ def open_fleet(
         mark=publisher.mark,
         worker=worker,
     )
-    return Fleet(
-        settings, database, catalog, pools, ledger, parking, publisher, intake, deliverer, sweeper, client
+    reloader = Reloader(
+        settings,
+        pools,
+        channels=channels,
+        database=database,
+        worker=worker,
+        changed=lambda: made.announce_rates(),  # noqa: PLW0108 - it is made below
     )
+    made = Fleet(
+        settings, database, catalog, pools, ledger, parking, publisher, intake, deliverer, sweeper, client,
+        limiter, alarm, reloader,
+    )  # fmt: skip
+    return made

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from notify_tasks.limiting import Limiter
 from notify_tasks.providers import Configured, Pools
 from notify_tasks.routing import queue_for
 
@@ -21,6 +22,8 @@ PAUSES_READ_SECONDS: Final = 2.0
 NO_PROVIDER_SECONDS: Final = 15.0
 SHARE_FLOOR: Final = 1.0
 SHARE_FULL: Final = "provider_share_full"
+RATE: Final = "rate:"
+"""Begins the reason of what waits for its turn in a provider's rate; the provider's name follows."""
 LONGEST_INTERVAL: Final = 5.0
 
 
@@ -36,6 +39,8 @@ class Subject:
     provider: str | None = None
     unknown: bool = False
     sandbox: bool = False
+    waited_for: str | None = None
+    """Why it was held before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,8 @@ class Gates:
         channels: the channels it serves. Where they have more than one provider, none may use more than half
             of the threads, so that a slow one leaves room for the others.
         pauses: reads what is paused.
+        limiter: keeps the providers' rates; without one, none is kept.
+        later: told after how many seconds something may pass that may not pass now.
     """
 
     def __init__(
@@ -88,12 +95,16 @@ class Gates:
         threads: int,
         channels: tuple[str, ...],
         pauses: Callable[[], Mapping[tuple[str, str], str]],
+        limiter: Limiter | None = None,
+        later: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._pools = pools
         self._lock = threading.Lock()
         self._shares: dict[str, Share] = {}
-        shared = len(pools.of_channels(channels)) > 1
-        self._limit = max(1, threads // 2) if shared and threads > 1 else None
+        self._threads = threads
+        self._channels = channels
+        self._limiter = limiter
+        self._later = later
         self._read_pauses = pauses
         self._pauses: Mapping[tuple[str, str], str] = {}
         self._pauses_at = float("-inf")
@@ -105,6 +116,17 @@ class Gates:
             subject: the delivery.
             without: providers that have failed for it in this run already.
         """
+        answer = self._choose(subject, without)
+        if isinstance(answer, Configured) and answer.rate is not None and self._limiter is not None:
+            reason = f"{RATE}{answer.name}"
+            waited = subject.waited_for == reason
+            wait = self._limiter.take(answer.name, answer.rate, lane=subject.lane, waited=waited)
+            answer = Closed(wait, reason) if wait > 0 else answer
+        if isinstance(answer, Closed):
+            self._later(answer.wait)
+        return answer
+
+    def _choose(self, subject: Subject, without: frozenset[str]) -> Configured | Closed:
         reason = self._paused(subject)
         if reason is not None:
             return Closed(PAUSE_SECONDS * random.uniform(0.5, 1.5), f"paused: {reason}")  # noqa: S311 - a spread
@@ -138,10 +160,13 @@ class Gates:
         """
         with self._lock:
             share = self._share(provider)
-            if self._limit is not None and share.running >= self._limit:
-                return Closed(share.slot(), SHARE_FULL)
-            share.running += 1
-            return None
+            limit = self._limit
+            if limit is None or share.running < limit:
+                share.running += 1
+                return None
+            closed = Closed(share.slot(), SHARE_FULL)
+        self._later(closed.wait)
+        return closed
 
     def leave(self, provider: str) -> None:
         """It ended."""
@@ -150,14 +175,22 @@ class Gates:
             share.running -= 1
             share.done()
 
+    @property
+    def _limit(self) -> int | None:
+        """How many calls one provider may have at once. Asked each time: a new configuration may add one."""
+        if self._threads > 1 and self._pools.several(self._channels):
+            return max(1, self._threads // 2)
+        return None
+
     def _share(self, name: str) -> Share:
         return self._shares.setdefault(name, Share())
 
     def _has_room(self, name: str) -> bool:
-        if self._limit is None:
+        limit = self._limit
+        if limit is None:
             return True
         with self._lock:
-            return self._share(name).running < self._limit
+            return self._share(name).running < limit
 
     def _paused(self, subject: Subject) -> str | None:
         now = time.monotonic()

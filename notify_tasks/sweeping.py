@@ -100,7 +100,7 @@ class Sweeper:
         if begun.leases_open:
             self._end_leases(swept)
         self._expire(swept)
-        self._due(swept)
+        swept.due = self.wake_due()
         self._intake_rows(swept)
         passed = sweeps.passed_markers(self._database)
         self._lost(swept, passed)
@@ -131,13 +131,20 @@ class Sweeper:
             if expired < BATCH:
                 break
 
-    def _due(self, swept: Swept) -> None:
+    def wake_due(self) -> int:
+        """Wake what is due now; returns how many that were.
+
+        Raises:
+            DatabaseError: as `sweep`.
+        """
+        found = 0
         for _ in range(BATCHES):
             wakes = sweeps.take_due(self._database, limit=BATCH)
-            swept.due += len(wakes)
+            found += len(wakes)
             self._wake(wakes)
             if len(wakes) < BATCH:
                 break
+        return found
 
     def _intake_rows(self, swept: Swept) -> None:
         for _ in range(BATCH):  # rows that had been taken before come one by one

@@ -1,0 +1,77 @@
+-- One provider's rate, shared by the fleet: a generic cell rate algorithm (ITU-T I.371) with a queue of places.
+--
+-- KEYS[1]  hash: tat (when the rate is used up to), tat_rest (the same for all lanes but high), interval,
+--          tail_high, tail_rest (the last place given in each queue)
+-- KEYS[2]  sorted set: the processes that ask, by the time they last did
+-- ARGV     'take', seconds a call, seconds of burst, the share kept for the high lane, high (1 or 0), waited (1 or 0), process
+--          'announce', seconds a call (0: the provider has no rate any more)
+--
+-- take      answers {seconds to wait (as text; '0' is: go), processes that asked lately}
+-- announce  answers the seconds a call that were in force if another value was, as text, else ''
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local interval = tonumber(ARGV[2])
+
+local function get(name)
+  return tonumber(redis.call('HGET', KEYS[1], name) or '0')
+end
+
+local function set(name, value)
+  redis.call('HSET', KEYS[1], name, string.format('%.6f', value))
+end
+
+if ARGV[1] == 'announce' then
+  local before = redis.call('HGET', KEYS[1], 'interval')
+  if interval == 0 then
+    redis.call('DEL', KEYS[1])
+  else
+    for _, name in ipairs({'tat', 'tat_rest', 'tail_high', 'tail_rest'}) do
+      local ahead = get(name) - now
+      if before and ahead > 0 then
+        set(name, now + ahead * interval / tonumber(before))
+      end
+    end
+    redis.call('HSET', KEYS[1], 'interval', ARGV[2])
+    redis.call('EXPIRE', KEYS[1], 604800)
+  end
+  if before and before ~= ARGV[2] then
+    return before
+  end
+  return ''
+end
+
+local burst, kept = tonumber(ARGV[3]), tonumber(ARGV[4])
+local high, waited = ARGV[5] == '1', ARGV[6] == '1'
+redis.call('ZADD', KEYS[2], now, ARGV[7])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 30)
+redis.call('EXPIRE', KEYS[2], 60)
+local processes = redis.call('ZCARD', KEYS[2])
+redis.call('EXPIRE', KEYS[1], 604800)
+
+-- All lanes together may use the whole rate, those below high only what is left when its share is kept.
+local rest = interval / (1 - kept)
+local tat = math.max(now, get('tat'))
+local tat_rest = math.max(now, get('tat_rest'))
+local wait = tat + interval - now - math.max(burst, interval)
+if not high then
+  wait = math.max(wait, tat_rest + rest - now - math.max(burst, rest))
+end
+local queue = high and 'tail_high' or 'tail_rest'
+local tail = get(queue)
+local behind = tail > now and not waited
+
+if wait <= 0.000001 and not behind then
+  set('tat', tat + interval)
+  if not high then
+    set('tat_rest', tat_rest + rest)
+  end
+  return {'0', processes}
+end
+if waited then
+  -- It had its place, and somebody was quicker by a moment: it does not go to the end again.
+  return {string.format('%.6f', math.max(wait, interval)), processes}
+end
+local place = math.max(now + math.max(wait, 0), tail + (high and interval or rest))
+set(queue, place)
+return {string.format('%.6f', math.max(place - now, 0.001)), processes}

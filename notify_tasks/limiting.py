@@ -1,0 +1,135 @@
+"""A provider's rate, shared by the whole fleet, by Redis's clock.
+
+Who may not start now is given a place in a queue: the time when its turn comes. It waits there as a row with a due
+time, not as a thread. A part of each rate is kept for the high lane, so that a broadcast that uses all of it up
+does not delay a password reset.
+
+Redis is a convenience here, not a need: where it does not answer in time, a process takes its own share of the rate.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from notify_tasks.rates import Rate
+
+KEY: Final = "notify.rate."
+KEPT: Final = 0.2
+"""The share of each rate that only the high lane may use."""
+BURST: Final = 1.0
+"""Seconds of its rate that a provider is sent at once after a quiet time."""
+ANSWER_SECONDS: Final = 0.1
+REST_SECONDS: Final = 1.0
+"""So long a process goes on by itself after Redis did not answer in time."""
+HIGH: Final = "high"
+
+_SCRIPT: Final = Path(__file__).with_suffix(".lua").read_text(encoding="utf-8")
+
+
+@dataclass(slots=True)
+class _Own:
+    """One provider's rate as this process sees it when it is alone: the same algorithm, with a share of the rate."""
+
+    processes: int = 1
+    tat: float = field(default_factory=time.monotonic)
+    tat_rest: float = field(default_factory=time.monotonic)
+    tail: float = 0.0
+
+    def take(self, rate: Rate, *, high: bool) -> float:
+        now = time.monotonic()
+        interval = rate.interval * self.processes
+        rest = interval / (1 - KEPT)
+        self.tat, self.tat_rest = max(now, self.tat), max(now, self.tat_rest)
+        wait = self.tat + interval - now - max(BURST, interval)
+        if not high:
+            wait = max(wait, self.tat_rest + rest - now - max(BURST, rest))
+        if wait <= 0:
+            self.tat += interval
+            self.tat_rest += 0.0 if high else rest
+            return 0.0
+        self.tail = max(now + wait, self.tail + interval)
+        return self.tail - now
+
+
+class Limiter:
+    """Keeps providers' rates.
+
+    Args:
+        url: of Redis.
+        process: this process's name.
+        changed: told that a provider's rate is another one: `(provider, factor)`, the new time between two calls
+            divided by the old one, 0 where there is no rate any more. One process of the fleet is told.
+    """
+
+    def __init__(self, url: str, *, process: str, changed: Callable[[str, float], None]) -> None:
+        self._redis: redis.Redis = redis.Redis.from_url(
+            url,
+            socket_timeout=ANSWER_SECONDS,
+            socket_connect_timeout=ANSWER_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._script = self._redis.register_script(_SCRIPT)
+        self._process = process
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._alone_until = float("-inf")
+        self._own: dict[str, _Own] = {}
+
+    def take(self, provider: str, rate: Rate, *, lane: str, waited: bool) -> float:
+        """Ask to begin one call.
+
+        Args:
+            provider: its configured name.
+            rate: as it is configured now.
+            lane: high, normal or bulk.
+            waited: it was told to wait for this provider before, and its time has come.
+
+        Returns:
+            0.0 for yes, else the seconds to wait.
+        """
+        high = lane == HIGH
+        if time.monotonic() >= self._alone_until:
+            arguments = ["take", f"{rate.interval:.9f}", BURST, KEPT, int(high), int(waited), self._process]
+            try:
+                wait, processes = self._run(provider, arguments)
+            except redis.RedisError:
+                self._alone_until = time.monotonic() + REST_SECONDS
+            else:
+                with self._lock:
+                    self._of(provider).processes = max(1, int(processes))
+                return float(wait)
+        with self._lock:
+            return self._of(provider).take(rate, high=high)
+
+    def announce(self, provider: str, rate: Rate | None) -> None:
+        """Say what a provider's rate is now: at the start, and after a change of the configuration.
+
+        What waits for its turn was given a time by the old rate; `changed` gives it a new one.
+        """
+        interval = "0" if rate is None else f"{rate.interval:.9f}"
+        try:
+            before = self._run(provider, ["announce", interval])
+        except redis.RedisError:
+            return  # the times given stand: late, not lost
+        if before:
+            self._changed(provider, 0.0 if rate is None else rate.interval / float(before))
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._redis.close()
+
+    def _run(self, provider: str, arguments: list[Any]) -> Any:
+        key = f"{KEY}{{{provider}}}"
+        return self._script(keys=[key, f"{key}.processes"], args=arguments)
+
+    def _of(self, provider: str) -> _Own:
+        return self._own.setdefault(provider, _Own())
