@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from notify_tasks.templating import folder
 from notify_tasks.templating.compiling import Compiler
 from notify_tasks.templating.engine import Environment, Sources, run
 from notify_tasks.templating.errors import BrokenType, PayloadInvalid, Problem, RenderError
+from notify_tasks.templating.manner import manner_for
 from notify_tasks.templating.schema import PayloadSchema
 from notify_tasks.templating.values import MAX_OUTPUT
 
@@ -47,6 +48,9 @@ _LIKELY_SCRIPT: Final = {
 _BREAKS: Final = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _INVISIBLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 """Control characters but for tab and line feed: they say nothing, and XML and SMS choke on them."""
+
+_SMS: Final = str.maketrans(dict.fromkeys("\xa0\u2007\u2009\u202f", " ") | {"\u2212": "-", "\u2011": "-"})
+"""Spaces and signs that amounts and times are written with: outside GSM 03.38, one of them halves the segment."""
 
 # One for all: it is built once, and nothing is ever fetched. At-rules stay, since dark mode is one.
 _INLINER: Final = css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)
@@ -121,7 +125,13 @@ class LoadedType:
         self.schema.check(payload)
 
     def render(
-        self, channel: str, payload: Mapping[str, Any], locale: str | None, *, recipient: Mapping[str, Any]
+        self,
+        channel: str,
+        payload: Mapping[str, Any],
+        locale: str | None,
+        *,
+        recipient: Mapping[str, Any],
+        attachments: Sequence[Mapping[str, Any]] = (),
     ) -> Rendered:
         """Render a message.
 
@@ -129,7 +139,9 @@ class LoadedType:
             channel: any channel in `available`.
             payload: the notification's, checked before.
             locale: the person's (`de`, `zh_Hans_CN`); the nearest file there is is taken, each by itself.
-            recipient: plain values that templates may show (`id`, `locale`), and nothing else.
+            recipient: plain values that templates may show (`id`, `locale`, `timezone`), and nothing else. The last
+                two also say how dates, times and amounts are written.
+            attachments: what goes with the message: `{"name": "invoice.pdf", "size": bytes}` each.
 
         Raises:
             RenderError: permanent for this payload and these templates.
@@ -148,21 +160,38 @@ class LoadedType:
             found = self._nearest(chain, part)
             if found is None:
                 continue
-            parts[part] = self.render_file(found, payload, recipient)
+            parts[part] = self.render_file(found, payload, {"locale": locale, **recipient}, attachments)
             used = found.rpartition("/")[0] or DEFAULT
             if deepest == DEFAULT or (used != DEFAULT and chain.index(used) < chain.index(deepest)):
                 deepest = used
         return Rendered(_content(channel, parts), self.policy.version, deepest)
 
-    def render_file(self, file: str, payload: Mapping[str, Any], recipient: Mapping[str, Any]) -> Any:
+    def render_file(
+        self,
+        file: str,
+        payload: Mapping[str, Any],
+        recipient: Mapping[str, Any],
+        attachments: Sequence[Mapping[str, Any]] = (),
+    ) -> Any:
         """Render one file (`de/email.html`) as its channel needs it: text, or an object for JSON.
 
         Raises:
             RenderError: as `render`.
         """
-        context = {"payload": dict(payload), "recipient": dict(recipient)}
-        text = run(self._environment(file), self._sources, file, context)
+        context = {
+            "payload": dict(payload),
+            "recipient": dict(recipient),
+            "attachments": [dict(entry) for entry in attachments],
+        }
+        words = file.rpartition("/")[0] or self.policy.language
+        text = run(self._environment(file), self._sources, file, context, manner_for(words, recipient))
         return _finish(text, file.rpartition("/")[2], self._sources.shown(file))
+
+    def files_for(self, channel: str, locale: str | None) -> dict[str, str]:
+        """Which file each part of a channel comes from, for a person's locale: `{"sms.txt": "de/sms.txt"}`."""
+        chain = list(self._chain(locale))
+        found = {part: self._nearest(chain, part) for part in folder.PARTS[channel]}
+        return {part: file for part, file in found.items() if file is not None}
 
     def _chain(self, locale: str | None) -> Iterator[str]:
         """The locale folders that fit, the nearest first."""
@@ -204,7 +233,7 @@ def _finish(text: str, part: str, shown: str) -> Any:
     if part.endswith(".html"):
         return _inlined(text, shown)
     if part == "sms.txt":
-        return text
+        return text.translate(_SMS)
     # A paragraph that was left out leaves no hole.
     return re.sub(r"\n{3,}", "\n\n", text) + "\n"
 
@@ -325,6 +354,11 @@ class Catalog:
         if entry.loaded is None:
             raise BrokenType(name, entry.problems)
         return entry.loaded
+
+    def problems(self, name: str) -> tuple[Problem, ...]:
+        """Why a type's files, as `get` last saw them, are not in force; nothing where they are."""
+        entry = self._entries.get(name)
+        return () if entry is None else entry.problems
 
     def _look(self, name: str, known: _Entry | None) -> _Entry | None:
         if not folder.is_name(name):

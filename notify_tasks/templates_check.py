@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from channels.contract import ChatContent, Content, EmailContent, TextContent
 from notify_tasks.errors import InvalidCall
 from notify_tasks.rendering import DEFAULT, Catalog, LoadedType
-from notify_tasks.templating import folder
+from notify_tasks.templating import folder, mail_subset
 from notify_tasks.templating.errors import BrokenType, PayloadInvalid, Problem, RenderError
 
 SAMPLE_RECIPIENT: Final = "user-42"
+WITH_ATTACHMENT: Final = "with an attachment"
+SAMPLE_TIMEZONE: Final = "Europe/Berlin"
+SAMPLE_ATTACHMENTS: Final = ({"name": "invoice.pdf", "size": 84_213},)
+
+_MISSING_NAME: Final = re.compile(r"[\w.]+ is missing")
 
 
 def check(root: Path, name: str | None = None) -> list[Problem]:
     """Render every file of every locale, as people will get it.
 
-    Each is rendered with the type's example.json, and once more with only those fields of it that the schema
-    demands, so that a field which may be missing is missed here and not while sending.
+    Each is rendered with the type's example.json and the payloads in its examples/ folder, for a person known by id
+    and for a bare address, with an attachment, and with what the schema lets through as well: the required fields
+    alone, each optional field left out, each list empty. What may be missing is missed here and not while sending.
 
     Args:
         root: the templates folder.
@@ -76,7 +84,7 @@ def preview(root: Path, name: str, channel: str | None = None, locale: str | Non
         raise InvalidCall(
             "channel", f"{name} has no files for {channel!r}", f"Write one of: {', '.join(loaded.available)}"
         )
-    example = _example(loaded)
+    example = _example(loaded, folder.EXAMPLE_FILE)
     if isinstance(example, Problem):
         raise InvalidCall(example.file, example.problem, example.remedy)
     recipient = _recipient(locale)
@@ -107,7 +115,7 @@ def _nearest(name: str, catalog: Catalog) -> str:
 
 
 def _recipient(locale: str | None) -> Mapping[str, Any]:
-    return {"id": SAMPLE_RECIPIENT, "locale": locale}
+    return {"id": SAMPLE_RECIPIENT, "locale": locale, "timezone": SAMPLE_TIMEZONE}
 
 
 def _misnamed(root: Path) -> Iterator[Problem]:
@@ -124,36 +132,96 @@ def _misnamed(root: Path) -> Iterator[Problem]:
             yield Problem(path.name, None, "no notification type can have this name", remedy)
 
 
+def examples(loaded: LoadedType) -> dict[str, dict[str, Any]]:
+    """The sample payloads of a type that can be used: `example.json` first, then those in `examples/`.
+
+    Returns:
+        path inside the type's folder -> payload. What cannot be read or does not fit the schema is left out; `check`
+        says why.
+    """
+    read = {path: _example(loaded, path) for path in _example_paths(loaded)}
+    return {path: payload for path, payload in read.items() if not isinstance(payload, Problem)}
+
+
+def _example_paths(loaded: LoadedType) -> list[str]:
+    return [folder.EXAMPLE_FILE, *(path for path in loaded.files.own if folder.is_example(path))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One payload to render every file with.
+
+    Args:
+        words: what is special about it, for the message; empty for the example itself.
+        payload: what a producer could send.
+        known: whether the person is known by id, with a time zone; a bare address has neither.
+        attachments: what goes with the message.
+    """
+
+    words: str
+    payload: Mapping[str, Any]
+    known: bool = False
+    attachments: tuple[Mapping[str, Any], ...] = ()
+
+
 def _check_type(loaded: LoadedType) -> Iterator[Problem]:
     yield from folder.strangers(loaded.files)
-    example = _example(loaded)
+    yield from _unshown(loaded)
+    read = {path: _example(loaded, path) for path in _example_paths(loaded)}
+    yield from (found for found in read.values() if isinstance(found, Problem))
+    example = read.pop(folder.EXAMPLE_FILE)
     if isinstance(example, Problem):
-        yield example
         return
-    minimal = loaded.schema.minimal(example)
+    cases = [
+        _Case("", example, known=True),
+        _Case("for a person named by a bare address", example),
+        _Case(WITH_ATTACHMENT, example, known=True, attachments=SAMPLE_ATTACHMENTS),
+        *(_Case(f"with {path}", more) for path, more in read.items() if not isinstance(more, Problem)),
+        *(_Case(words, payload) for words, payload in loaded.schema.variants(example)),
+    ]
     for locale in (DEFAULT, *loaded.locales.values()):
-        recipient = _recipient(None if locale == DEFAULT else locale)
         for part in folder.ALL_PARTS:
             file = part if locale == DEFAULT else f"{locale}/{part}"
-            if file not in loaded.files.own:
-                continue
-            found = _try(loaded, file, example, recipient)
-            if found is None and minimal is not None:
-                found = _try(loaded, file, minimal, recipient)
-                if found is not None and found.problem.endswith("is missing"):
-                    found = _optional(found)
-            if found is not None:
-                yield found
+            if file in loaded.files.own:
+                found = next(filter(None, (_try(loaded, file, locale, case) for case in cases)), None)
+                if found is not None:
+                    yield found
 
 
-def _try(
-    loaded: LoadedType, file: str, payload: Mapping[str, Any], recipient: Mapping[str, Any]
-) -> Problem | None:
+def _unshown(loaded: LoadedType) -> Iterator[Problem]:
+    """What mail clients do not show, in the type's own files and in the shared layout."""
+    for path, source in loaded.files.own.items():
+        if path.endswith((".html", ".css")):
+            yield from mail_subset.findings(path, f"{loaded.policy.name}/{path}", source)
+    for path, source in loaded.files.layout.items():
+        if path.endswith((".html", ".css")):
+            yield from mail_subset.findings(path, path, source)
+
+
+def _try(loaded: LoadedType, file: str, locale: str, case: _Case) -> Problem | None:
+    tag = None if locale == DEFAULT else locale
+    recipient = _recipient(tag) if case.known else {"id": None, "locale": tag, "timezone": None}
     try:
-        loaded.render_file(file, payload, recipient)
+        rendered = loaded.render_file(file, case.payload, recipient, case.attachments)
     except RenderError as error:
-        return error.problem
+        return _explained(error.problem, case.words)
+    if file.endswith(".html") and len(rendered.encode()) > mail_subset.CLIPPED:
+        return Problem(
+            f"{loaded.policy.name}/{file}",
+            None,
+            f"the mail grows beyond {mail_subset.CLIPPED // 1024} KiB{case.words and ' ' + case.words}",
+            "Show fewer entries: Gmail cuts it there, the foot included",
+        )
     return None
+
+
+def _explained(found: Problem, words: str) -> Problem:
+    """A problem that is one of a variant alone, said so that its author knows which."""
+    if not words:
+        return found
+    if words != WITH_ATTACHMENT and _MISSING_NAME.fullmatch(found.problem):
+        return _optional(found)
+    return Problem(found.file, found.line, f"{found.problem} ({words})", found.remedy)
 
 
 def _optional(found: Problem) -> Problem:
@@ -166,9 +234,9 @@ def _optional(found: Problem) -> Problem:
     )
 
 
-def _example(loaded: LoadedType) -> dict[str, Any] | Problem:
-    shown = f"{loaded.policy.name}/{folder.EXAMPLE_FILE}"
-    source = loaded.files.own.get(folder.EXAMPLE_FILE)
+def _example(loaded: LoadedType, path: str) -> dict[str, Any] | Problem:
+    shown = f"{loaded.policy.name}/{path}"
+    source = loaded.files.own.get(path)
     if source is None:
         return Problem(shown, None, "the file is missing", "Add a sample payload: preview and check use it")
     try:

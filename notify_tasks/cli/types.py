@@ -1,18 +1,16 @@
-"""`notify templates check | preview | list`."""
+"""`notify templates new | check | list`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 from notify_tasks import settings
 from notify_tasks.rendering import BrokenType, Catalog
 from notify_tasks.templates_check import check as check_types
-from notify_tasks.templates_check import preview as preview_type
+from notify_tasks.templates_new import create
 from notify_tasks.terminal.looks import counted
-from notify_tasks.terminal.output import Span, bold, dim, stderr, stdout
+from notify_tasks.terminal.output import Span, dim, stderr, stdout
 
 
 def _root() -> Path:
@@ -34,32 +32,26 @@ def check(options: argparse.Namespace) -> int:
     return 0
 
 
-def preview(options: argparse.Namespace) -> int:
-    """Show a type with its example."""
-    shown = preview_type(_root(), options.type, options.channel, options.locale)
+def new(options: argparse.Namespace) -> int:
+    """Make the folder of a new type, and say what to do with it."""
+    root = _root()
+    channels = [name.strip() for given in options.channels or ["email"] for name in given.split(",")]
+    files = create(root, options.type, channels=channels, locales=options.locale or ())
+    home = root / options.type
     out = stdout()
-    if options.json:
-        out.plain(json.dumps(shown, indent=2, ensure_ascii=False))
-        return 0
-    out.say([bold(options.type), dim(f"  version {shown['version']}")])
-    for channel, parts in shown["channels"].items():
-        out.say()
-        out.say([bold(channel), dim(f"  locale {parts['locale']}")])
-        for name, value in parts.items():
-            if name == "html" and value is not None:
-                out.say([dim(f"  html     {len(value.encode())} bytes; --json has it")])
-            elif name != "locale" and value is not None:
-                _part(name, value)
+    out.say([Span("✔ ", "sent"), f"{home} has {counted(len(files), 'file')}:"])
+    for file in files:
+        out.say(f"  {file.relative_to(home)}")
+    out.say()
+    out.say("next:")
+    for command, why in (
+        (f"$EDITOR {home / 'notification.toml'}", "what a producer sends, where it goes"),
+        (f"notify templates check {options.type}", "after each edit"),
+        (f"notify templates preview {options.type}", "as people will get it"),
+        (f"notify send {options.type} --to user-42 --payload @{home / 'example.json'}", "no restart needed"),
+    ):
+        out.say([f"  {command}", dim(f"  # {why}")])
     return 0
-
-
-def _part(name: str, value: Any) -> None:
-    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-    first, *rest = text.rstrip("\n").split("\n")
-    out = stdout()
-    out.say([dim(f"  {name:<8} "), first])
-    for line in rest:
-        out.say(f"           {line}".rstrip())
 
 
 def show(_options: argparse.Namespace) -> int:

@@ -1,1 +1,1 @@
-"""What `rendering` is made of: reading a type's folder, its schema, and Jinja closed down."""
+"""What `rendering` is made of: a type's folder, its schema, Jinja closed down, filters, what mail clients show."""

@@ -41,6 +41,9 @@ from jinja2.visitor import NodeTransformer
 
 from notify_tasks.templating.errors import RenderError
 from notify_tasks.templating.folder import LAYOUT
+from notify_tasks.templating.manner import FILTERS as MANNER_FILTERS
+from notify_tasks.templating.manner import Manner, manner
+from notify_tasks.templating.quoting import FILTERS as QUOTING_FILTERS
 from notify_tasks.templating.values import (
     JINJA_FILTERS,
     MAX_OUTPUT,
@@ -112,7 +115,8 @@ class Environment(ImmutableSandboxedEnvironment):
             cache_size=-1,
         )
         self.mode = mode
-        self.filters = {name: self.filters[name] for name in JINJA_FILTERS} | filters_for(mode)
+        self.filters = {name: self.filters[name] for name in JINJA_FILTERS}
+        self.filters |= filters_for(mode) | {**MANNER_FILTERS, **QUOTING_FILTERS}
         self.globals.clear()
         self.globals["range"] = bounded_range
 
@@ -201,19 +205,22 @@ class Sources(BaseLoader):
         return self.files[template], self.shown(template), lambda: True
 
 
-def run(environment: Environment, sources: Sources, file: str, context: Mapping[str, Any]) -> str:
-    """Render one file within its bounds.
+def run(
+    environment: Environment, sources: Sources, file: str, context: Mapping[str, Any], written: Manner
+) -> str:
+    """Render one file within its bounds, with values written in one manner.
 
     Raises:
         RenderError: with file, line and remedy; the library's exception, which may hold values, is dropped.
     """
-    token = budget.set(Budget())
+    token, before = budget.set(Budget()), manner.set(written)
     try:
         return _collect(environment.get_template(file), context)
     except Exception as error:  # noqa: BLE001 - a template can fail with whatever its expressions raise
         failure = explain(error, sources, file)
     finally:
         budget.reset(token)
+        manner.reset(before)
     raise failure
 
 

@@ -15,10 +15,13 @@ from typing import Any, Final
 from notify_tasks.event_type import HOLD, RESEND, EventType
 from notify_tasks.routing import CHANNELS, LANES
 from notify_tasks.templating.errors import BrokenType, Problem
+from notify_tasks.templating.manner import known_locale
 from notify_tasks.templating.schema import BadSchema, PayloadSchema
 
 POLICY_FILE: Final = "notification.toml"
 EXAMPLE_FILE: Final = "example.json"
+EXAMPLES: Final = "examples"
+"""A folder of more sample payloads, for cases of their own: `examples/long-names.json`."""
 LAYOUT: Final = "_layout"
 
 PARTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -172,13 +175,19 @@ def locale_folders(snapshot: Snapshot) -> dict[str, str]:
     return folders
 
 
+def is_example(path: str) -> bool:
+    """Whether a path inside a type's folder is one of its additional sample payloads."""
+    folder, _, file = path.rpartition("/")
+    return folder == EXAMPLES and file.endswith(".json")
+
+
 def strangers(snapshot: Snapshot) -> Iterator[Problem]:
     """Files that no channel reads: harmless, and often a misspelled name."""
     for path in snapshot.own:
         folder, _, file = path.rpartition("/")
         if file in (*ALL_PARTS, "README.md") and (not folder or _LOCALE.fullmatch(folder)):
             continue
-        if file.startswith("_") or path in (POLICY_FILE, EXAMPLE_FILE):
+        if file.startswith("_") or path in (POLICY_FILE, EXAMPLE_FILE) or is_example(path):
             continue
         near = difflib.get_close_matches(file, ALL_PARTS, n=1)
         if folder and not _LOCALE.fullmatch(folder):
@@ -307,6 +316,12 @@ def _attempts(value: object) -> int:
     return value
 
 
+def _language(value: object) -> str:
+    if not isinstance(value, str) or _LOCALE.fullmatch(value) is None or known_locale(value) is None:
+        raise _Bad("language is no language tag", 'Write language = "en", or "de", or "zh-Hans"')
+    return value
+
+
 def _payload(value: object) -> PayloadSchema:
     if not isinstance(value, dict):
         raise _Bad("payload is not a table", "Write the JSON Schema under [payload]")
@@ -320,5 +335,6 @@ _READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "expires": _duration,
     "on_doubt": _one_of("on_doubt", (RESEND, HOLD)),
     "attempts": _attempts,
+    "language": _language,
     "payload": _payload,
 }

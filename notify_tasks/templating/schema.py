@@ -105,10 +105,40 @@ class PayloadSchema:
         del error
         raise PayloadInvalid(path, problem)
 
+    def problems(self, payload: Mapping[str, Any]) -> tuple[PayloadInvalid, ...]:
+        """Everything that does not fit, for whoever writes the payload: `check` names the gravest alone."""
+        found: dict[tuple[str, str], None] = {}
+        for error in self._validator.iter_errors(dict(payload)):
+            path, problem = self._path(error), _saying(error)
+            if error.validator == "required":  # one error a missing field, and each knows them all
+                names = _missing(error)
+                place = path.removesuffix(f".{names[0]}")
+                found.update(dict.fromkeys((f"{place}.{name}", problem) for name in names))
+            else:
+                found[path, problem] = None
+        return tuple(PayloadInvalid(*each) for each in found)
+
     def minimal(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
         """The payload without every field the schema does not demand; None where there is none such."""
         smaller = _strip(self._schema, dict(payload))
         return smaller if smaller != payload and self._validator.is_valid(smaller) else None
+
+    def variants(self, payload: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Payloads that the schema lets through as well, each with words for what it lacks.
+
+        Only the required fields; all but one optional field, for each; each list empty. A template that uses one
+        optional field where another is there is caught by the second kind.
+        """
+        full = dict(payload)
+        smallest = self.minimal(full)
+        if smallest is not None:
+            yield "with the required fields alone", smallest
+        for path in _paths(full):
+            shown = "payload." + ".".join(path).replace(".[]", "[]")
+            for words, change in ((f"without {shown}", _without), (f"with {shown} empty", _emptied)):
+                changed = change(full, path)
+                if changed != full and self._validator.is_valid(changed):
+                    yield words, changed
 
     def _path(self, error: ValidationError) -> str:
         path = "payload"
@@ -222,6 +252,39 @@ def _subschemas(schema: object) -> Iterator[Mapping[str, Any]]:
             yield from _subschemas(inner)
     for keyword in _SINGLE:
         yield from _subschemas(schema.get(keyword))
+
+
+def _paths(value: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every field of a payload; `[]` stands for the entries of a list."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*above, key)
+            yield from _paths(inner, (*above, key))
+    elif isinstance(value, list):
+        inside = (path for entry in value for path in _paths(entry, (*above, "[]")))
+        yield from dict.fromkeys(inside)
+
+
+def _without(value: Any, path: tuple[str, ...]) -> Any:
+    step, *rest = path
+    if isinstance(value, list):
+        return [_without(entry, tuple(rest)) for entry in value]
+    if not isinstance(value, dict) or step not in value:
+        return value
+    if not rest:
+        return {key: inner for key, inner in value.items() if key != step}
+    return {**value, step: _without(value[step], tuple(rest))}
+
+
+def _emptied(value: Any, path: tuple[str, ...]) -> Any:
+    step, *rest = path
+    if isinstance(value, list):
+        return [_emptied(entry, tuple(rest)) for entry in value]
+    if not isinstance(value, dict) or step not in value:
+        return value
+    if not rest:
+        return {**value, step: []} if isinstance(value[step], list) else value
+    return {**value, step: _emptied(value[step], tuple(rest))}
 
 
 def _strip(schema: object, value: Any) -> Any:

@@ -140,7 +140,7 @@ def _round(value: float, digits: int = 0) -> float:
 
 
 def _replace(text: object, old: object, new: object) -> str:
-    source, old, new = _text(text), _text(old), _text(new)
+    source, old, new = as_text(text), as_text(old), as_text(new)
     if len(source) + source.count(old) * len(new) > MAX_OUTPUT:
         raise too_large()
     return source.replace(old, new)
@@ -159,7 +159,7 @@ def _is_plain_url(text: str) -> bool:
 
 def _link(value: object) -> str:
     """A URL that is safe to click on; what RFC 3986 does not allow in one is percent-encoded."""
-    text = _text(value)
+    text = as_text(value)
     if not _is_plain_url(text):
         raise Refusal(
             "unsafe-link",
@@ -184,7 +184,7 @@ def filters_for(mode: str) -> dict[str, Callable[..., Any]]:
         size = 0
         for value in values:
             pieces += [separator, value] if pieces and separator != "" else [value]
-            size += len(_text(value)) + len(_text(separator))
+            size += len(as_text(value)) + len(as_text(separator))
             if size > MAX_OUTPUT:
                 raise too_large()
         return paste(pieces)
@@ -206,7 +206,7 @@ def _of_text(jinja: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(jinja)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        _text(args[place])
+        as_text(args[place])
         return jinja(*args, **kwargs)
 
     return checked
@@ -225,7 +225,7 @@ def finalizer_for(mode: str) -> Callable[[Context, Any], Any]:
             return value if isinstance(value, _Whole) else escape(value)
         if isinstance(value, bool) and mode == "json":
             return json.dumps(value)
-        return _text(value)
+        return as_text(value)
 
     escape = _ESCAPES.get(mode, _unchanged)
     return finalize
@@ -246,7 +246,7 @@ def _in_markdown(text: str) -> str:
 _ESCAPES: Final[Mapping[str, Callable[[str], str]]] = {"json": _in_json, "markdown": _in_markdown}
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
     """A value as text. Only text and numbers have one; a missing value says its name."""
     if isinstance(value, (str, StrictUndefined)) or (
         isinstance(value, (int, float)) and not isinstance(value, bool)

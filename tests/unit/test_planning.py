@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -136,6 +137,16 @@ def test_the_calls_own_lane_and_locale_go_first() -> None:
 
     assert (only(by_call).lane, only(by_call).locale) == ("high", "en")
     assert (only(by_ref).lane, only(by_ref).locale) == ("normal", "fr")
+
+
+def test_the_zone_is_the_calls_or_the_one_that_is_stored() -> None:
+    stored = replace(ANN, timezone="Europe/Berlin")
+    moved = RecipientRef("ann", timezone="Asia/Shanghai")
+    by_profile = plan(call(channels=("email",)), ORDER, {"ann": stored}, frozenset(), NOW)
+    by_call = plan(call(moved, channels=("email",)), ORDER, {"ann": stored}, frozenset(), NOW)
+
+    assert only(by_profile).timezone == "Europe/Berlin"
+    assert only(by_call).timezone == "Asia/Shanghai"
 
 
 @pytest.mark.parametrize(("channel", "on_doubt"), [("sms", "hold"), ("email", "resend"), ("push", "resend")])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -14,9 +16,9 @@ from hypothesis import strategies as st
 
 from channels.contract import Capability, Misconfigured
 from notify_tasks import providers as providers_module
-from notify_tasks.errors import NotConfigured
+from notify_tasks.configuration.model import DEFAULT_TIMEOUT
+from notify_tasks.configuration.origins import BadConfiguration
 from notify_tasks.providers import (
-    DEFAULT_TIMEOUT,
     FAILURES_TO_OPEN,
     LEASE_MARGIN,
     OPEN_SECONDS,
@@ -33,7 +35,7 @@ def pools(*pool: Any, sandbox: str | None = None, **providers: Any) -> Pools:
     channel: dict[str, Any] = {"pool": list(pool) or ["a"]}
     if sandbox is not None:
         channel["sandbox"] = sandbox
-    return Pools({"providers": named, "channels": {"sms": channel}}, source="notify.toml")
+    return Pools({"providers": named, "channels": {"sms": channel}})
 
 
 def weighted(**weights: float) -> list[dict[str, Any]]:
@@ -153,7 +155,6 @@ def test_a_lease_outlives_its_call() -> None:
     assert (a.timeout, a.lease) == (DEFAULT_TIMEOUT, DEFAULT_TIMEOUT + LEASE_MARGIN)
     assert LEASE_MARGIN == 30
     assert found.longest_lease() == b.lease == 55
-    assert Pools({}).longest_lease() == DEFAULT_TIMEOUT + LEASE_MARGIN
 
 
 def test_what_can_be_cleared_up_is_known_by_name() -> None:
@@ -168,10 +169,10 @@ def test_what_can_be_cleared_up_is_known_by_name() -> None:
 
 
 def test_a_provider_that_cannot_be_built_counts_as_opaque_and_says_why_when_it_is_called() -> None:
-    wrong = pools("a", a={"use": "sms.nobody"}).get("a")
+    wrong = pools("a", a=SMS | {"colour": "red"}).get("a")
     assert wrong is not None
     assert wrong.capability is Capability.OPAQUE
-    with pytest.raises(Misconfigured, match=r"sms\.sandbox"):
+    with pytest.raises(Misconfigured, match=r"providers\.a\.colour: is no option of sms\.sandbox\. It has "):
         wrong.provider()
 
 
@@ -183,94 +184,243 @@ def test_a_provider_is_built_once_and_may_be_closed() -> None:
     found.close()
 
 
+# --- a new configuration --------------------------------------------------------------------------------
+
+
+class Line:
+    """A provider that was built: whether it is open, and how many calls are in it."""
+
+    capability = Capability.OPAQUE
+    built: ClassVar[list[Line]] = []
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.closed = False
+        Line.built.append(self)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[Line]:
+    """What `providers` builds from now on, instead of SDKs' connections."""
+    Line.built = []
+    monkeypatch.setattr(providers_module, "load", lambda _use, _name, options: Line(dict(options)))
+    return Line.built
+
+
+def line(found: Pools, name: str) -> Line:
+    configured = found.get(name)
+    assert configured is not None
+    built = configured.provider()
+    assert isinstance(built, Line)
+    return built
+
+
+def test_an_unchanged_provider_keeps_its_connections_and_its_breaker(lines: list[Line]) -> None:
+    found = pools("a", "b", "c")
+    a = found.get("a")
+    assert a is not None
+    kept = line(found, "a")
+    a.breaker.failure(at_once=True)
+
+    # Given other weights, another rate and timeout for it, and a new provider beside it,
+    new = pools(*weighted(a=1, b=9), a=SMS | {"rate": "10/s", "timeout": 3}, d=SMS)
+    said = found.reload(new.configuration, ["sms"])
+
+    # then the rest of it is as it was.
+    again = found.get("a")
+    assert again is not None
+    assert line(found, "a") is kept
+    assert not kept.closed
+    assert not again.breaker.closed()
+    assert (str(again.rate), again.timeout) == ("10/s", 3.0)
+    assert said == [
+        "rate of a none -> 10/s",
+        "timeout of a 10s -> 3s",
+        "d is new",
+        "pool of sms a 1, b 1, c 1 -> a 1, b 9",
+    ]
+
+
+def test_changed_options_build_a_new_provider_and_close_the_old_one(lines: list[Line]) -> None:
+    found = pools("a")
+    before = line(found, "a")
+    broken = found.get("a")
+    assert broken is not None
+    broken.breaker.failure(at_once=True)
+
+    said = found.reload(pools("a", a=SMS | {"kind": "opaque"}).configuration, ["sms"])
+
+    assert before.closed
+    assert line(found, "a").options == {"url": SMS["url"], "kind": "opaque"}
+    mended = found.get("a")
+    assert mended is not None
+    assert mended.breaker.closed()
+    assert said == ["kind of a changed"]
+
+
+def test_a_provider_that_a_call_uses_is_closed_after_it(lines: list[Line]) -> None:
+    found = pools("a", "b")
+    a = found.get("a")
+    assert a is not None
+    with a.in_use() as used:
+        assert isinstance(used, Line)
+        assert found.reload(pools("b", a=SMS | {"kind": "opaque"}).configuration, ["sms"])
+        assert not used.closed
+    assert used.closed
+    # A thread that had it in its hand, and begins now, gets one that is open, and that is closed after it.
+    with a.in_use() as late:
+        assert isinstance(late, Line)
+        assert late is not used
+        assert not late.closed
+    assert late.closed
+
+
+def test_a_provider_that_is_gone_or_switched_off_is_not_found(lines: list[Line]) -> None:
+    found = pools("a", "b", "c")
+    gone = line(found, "c")
+    document = {
+        "providers": {"a": SMS, "b": SMS | {"enabled": False}},
+        "channels": {"sms": {"pool": ["a", "b"]}},
+    }
+
+    said = found.reload(Pools(document).configuration, ["sms"])
+
+    assert gone.closed
+    assert found.get("c") is None
+    assert found.get("b") is None
+    assert {tuple(names(found, str(n))) for n in range(50)} == {("a",)}
+    assert [it.name for it in found.all()] == ["a", "b"]
+    assert said == ["b switched off", "c is gone", "pool of sms a 1, b 1, c 1 -> a 1, b 1"]
+
+
+def test_one_that_cannot_be_built_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    found = pools("a", "b")
+    before, configuration = found.get("a"), found.configuration
+    new = pools(
+        "a", "b", "wrong", b=SMS | {"rate": "1/s"}, wrong=SMS | {"url": "env:NOWHERE_URL"}
+    ).configuration
+
+    with pytest.raises(BadConfiguration, match="NOWHERE_URL"):
+        found.reload(new, ["sms"])
+
+    assert found.get("a") is before
+    assert found.configuration is configuration
+    # A process that does not serve the channel need not have its secrets.
+    found.reload(new, ["email"])
+    assert str(getattr(found.get("b"), "rate", None)) == "1/s"
+
+
+def test_a_rotated_secret_builds_the_provider_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[Line]
+) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("hunter1\n")
+    monkeypatch.setenv("SMS_TOKEN_FILE", str(secret))
+    found = pools("a", a=SMS | {"token": "env:SMS_TOKEN"})
+    before = line(found, "a")
+    assert before.options["token"] == "hunter1"
+    assert found.reload(found.configuration, ["sms"]) == []
+
+    secret.write_text("hunter2\n")
+    said = found.reload(found.configuration, ["sms"])
+
+    assert before.closed
+    assert line(found, "a").options["token"] == "hunter2"
+    assert said == ["a secret of a is another one"]
+
+
+def test_more_providers_or_fewer_are_noticed(lines: list[Line]) -> None:
+    found = pools("a")
+    assert not found.several(["sms"])
+    found.reload(pools("a", "b").configuration, ["sms"])
+    assert found.several(["sms"])
+    found.reload(pools("a", "b", b=SMS | {"enabled": False}).configuration, ["sms"])
+    assert not found.several(["sms"])
+
+
+def test_who_asks_while_it_changes_gets_the_whole_of_one(lines: list[Line]) -> None:
+    """The change comes at the worst moment: when a pool's members are read and its providers are not yet."""
+    found = pools("a")
+    new = pools("c", b=SMS | {"enabled": False}).configuration
+    armed: list[bool] = []
+    changed: list[list[str]] = []
+
+    class Changing(tuple[tuple[str, float], ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[tuple[str, float]]:
+            if armed:
+                armed.clear()
+                changed.append(found.reload(new, ["sms"]))
+            return super().__iter__()
+
+    old = pools("a", "b").configuration
+    members = Changing(old.pools["sms"].members)
+    found.reload(replace(old, pools={"sms": replace(old.pools["sms"], members=members)}), [])
+    armed.append(True)
+
+    whole = found.candidates("sms", "any")
+    assert sorted((it.name, it.enabled) for it in whole) == [("a", True), ("b", True)]
+    assert changed
+    assert names(found, "any") == ["c"]
+
+
 # --- secrets ------------------------------------------------------------------------------------------
 
 
-def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_come_from_the_environment_or_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[Line]
+) -> None:
     secret = tmp_path / "url"
     secret.write_text("http://127.0.0.1:2\n")
+    options = {"use": "sms.sandbox", "url": "env:SMS_URL", "more": {"tokens": ["env:A", "b"]}}
+    monkeypatch.setenv("A", "a")
     monkeypatch.setenv("SMS_URL_FILE", str(secret))
-    options = {"url": "env:SMS_URL", "kind": "opaque"}
-
-    assert providers_module._resolve("a", options) == {"url": "http://127.0.0.1:2", "kind": "opaque"}
+    assert line(pools("a", a=options), "a").options == {
+        "url": "http://127.0.0.1:2",
+        "more": {"tokens": ["a", "b"]},
+    }
+    monkeypatch.delenv("SMS_URL_FILE")
     monkeypatch.setenv("SMS_URL", "http://127.0.0.1:3")
-    assert providers_module._resolve("a", options)["url"] == "http://127.0.0.1:3"
+    assert line(pools("a", a=options), "a").options["url"] == "http://127.0.0.1:3"
 
 
-def test_a_missing_secret_is_named_and_never_shown() -> None:
-    a = pools("a", a=SMS | {"url": "env:SMS_URL"}).get("a")
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "the variable SMS_URL is not set. Set SMS_URL, or SMS_URL_FILE"),
+        ({"SMS_URL": ""}, "the variable SMS_URL is not set"),
+        ({"SMS_URL_FILE": "/nowhere/at/all"}, "the file '/nowhere/at/all' of SMS_URL_FILE cannot be read"),
+        ({"SMS_URL_FILE": "/dev/null"}, "cannot be read \\(it is empty\\)"),
+        (
+            {"SMS_URL": "http://hunter2@x", "SMS_URL_FILE": "/x"},
+            "SMS_URL and SMS_URL_FILE are both set. Keep one",
+        ),
+        ({"SMS_URL": "hunter2"}, r"providers\.a\.url: is not the address.*\(it is what SMS_URL holds\)"),
+    ],
+)
+def test_a_secret_that_is_missing_or_wrong_is_named_and_never_shown(
+    environment: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = pools("a", a=SMS | {"url": "env:SMS_URL"})
+    a = found.get("a")
     assert a is not None
-    with pytest.raises(Misconfigured, match=r"providers\.a\.url needs the variable SMS_URL"):
-        a.provider()
-
-
-def test_a_secret_file_that_cannot_be_read_is_a_wrong_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SMS_URL_FILE", "/nowhere/at/all")
-    a = pools("a", a=SMS | {"url": "env:SMS_URL"}).get("a")
-    assert a is not None
-    with pytest.raises(Misconfigured, match="SMS_URL_FILE"):
+    with pytest.raises(Misconfigured, match=said) as refused:
         a.provider()
     assert a.capability is Capability.OPAQUE
+    (problem,) = found.problems(["sms"])
+    assert problem.key == "providers.a.url"
+    assert "hunter2" not in f"{refused.value!r} {problem}"
+    assert found.problems(["email"]) == []
 
 
 def test_options_never_show() -> None:
     found = pools("a", a=SMS | {"token": "hunter2"})
-    assert "hunter2" not in repr(found.get("a"))
-
-
-# --- wrong configurations -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("document", "names_it"),
-    [
-        ({"providers": {"a": {}}}, r"providers\.a\.use"),
-        ({"providers": {"a": {"use": 5}}}, r"providers\.a\.use"),
-        ({"providers": {"a": {"use": "sandbox"}}}, r"providers\.a\.use"),
-        ({"providers": {"a": "sms.sandbox"}}, r"providers\.a"),
-        ({"providers": {"a": SMS | {"timeout": 0}}}, r"providers\.a\.timeout"),
-        ({"providers": {"a": SMS | {"timeout": 61}}}, r"providers\.a\.timeout"),
-        ({"providers": {"a": SMS | {"timeout": "10s"}}}, r"providers\.a\.timeout"),
-        ({"providers": {"a": SMS | {"timeout": True}}}, r"providers\.a\.timeout"),
-        ({"providers": {"a": SMS | {"rate": "50/s"}}}, r"providers\.a\.rate"),
-        ({"providers": {"a": SMS}, "channels": {"fax": {"pool": ["a"]}}}, r"channels\.fax"),
-        ({"providers": {"a": SMS}, "channels": {"sms": {}}}, r"channels\.sms\.pool"),
-        ({"providers": {"a": SMS}, "channels": {"sms": {"pool": "a"}}}, r"channels\.sms\.pool"),
-        ({"providers": {"a": SMS}, "channels": {"sms": ["a"]}}, r"channels\.sms"),
-        ({"providers": {"a": SMS}, "channels": {"sms": {"pool": ["b"]}}}, "'b'"),
-        ({"providers": {"a": SMS}, "channels": {"sms": {"pool": [5]}}}, r"channels\.sms\.pool"),
-        ({"providers": {"a": SMS}, "channels": {"sms": {"pool": ["a", "a"]}}}, "'a'"),
-        ({"providers": {"a": SMS}, "channels": {"sms": {"pool": ["a"], "sandbox": "b"}}}, "'b'"),
-        *(
-            (
-                {
-                    "providers": {"a": SMS},
-                    "channels": {"sms": {"pool": [{"provider": "a", "weight": weight}]}},
-                },
-                r"channels\.sms\.pool.*weight",
-            )
-            for weight in (-1, "much", None, float("nan"), float("inf"), True)
-        ),
-        ({"providers": 5}, "providers"),
-        ({"channels": []}, "channels"),
-    ],
-)
-def test_a_wrong_configuration_is_refused_and_the_key_is_named(
-    document: dict[str, Any], names_it: str
-) -> None:
-    with pytest.raises(NotConfigured, match=names_it) as refused:
-        Pools(document, source="here.toml")
-    assert str(refused.value).startswith("here.toml: ")
-
-
-def test_a_file_that_is_missing_or_no_toml_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(NotConfigured, match="NOTIFY_CONFIG"):
-        Pools.read(tmp_path / "none.toml")
-    (tmp_path / "bad.toml").write_text("providers = [")
-    with pytest.raises(NotConfigured, match=r"bad\.toml"):
-        Pools.read(tmp_path / "bad.toml")
-
-
-def test_the_shipped_configuration_can_be_read() -> None:
-    found = Pools.read(Path(__file__).parents[2] / "notify.toml")
-    assert [it.name for it in found.candidates("email", "any")] == ["smtp-main"]
+    shown = f"{found.get('a')!r} {found.configuration!r} {found.configuration.providers!r}"
+    assert "hunter2" not in shown
+    assert "127.0.0.1" not in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,35 @@ def test_every_setting_has_a_variable() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("60", 60), ("0.5", 0.5), ("15m", 900), ("500ms", 0.5), ("1 hour", 3600), ("2d", 172_800)]
+)
+def test_a_span_of_time_may_have_its_unit(text: str, seconds: float) -> None:
+    assert read({"NOTIFY_UNKNOWN_TYPE_WAIT": text}).unknown_type_wait == seconds
+
+
+def test_every_setting_says_what_it_means_and_where_its_value_is_from(tmp_path: Path) -> None:
+    secret = tmp_path / "database"
+    secret.write_text("postgresql://ana:s3cret@db/notify")
+    environment = {"NOTIFY_DATABASE_URL_FILE": str(secret), "NOTIFY_CALL_TIMEOUT": "500ms"}
+    current = replace(read(environment), intake="postgres")
+
+    found = {it.name: it for it in settings.describe(current, environment)}
+
+    assert list(found) == [each.name for each in fields(Settings)]
+    assert all(it.meaning for it in found.values())
+    assert found["database_url"].value == "postgresql://ana:***@db/notify"
+    assert found["database_url"].source == "NOTIFY_DATABASE_URL_FILE"
+    assert (found["call_timeout"].value, found["call_timeout"].source) == ("500ms", "NOTIFY_CALL_TIMEOUT")
+    assert found["intake"].source == "the program"
+    assert (found["templates"].value, found["templates"].source) == ("templates", "default")
+
+
+def test_a_misspelt_variable_is_noticed_and_a_foreign_one_is_not() -> None:
+    environment = {"NOTIFY_BROKER_ULR": "x", "NOTIFY_PARENT": "1", "NOTIFY_ENV": "dev", "NOTIFY_X__Y": "z"}
+    assert settings.misspelt(environment) == [("NOTIFY_BROKER_ULR", "NOTIFY_BROKER_URL")]
+
+
 def test_an_empty_variable_counts_as_unset() -> None:
     assert read({"NOTIFY_BROKER_URL": "", "NOTIFY_ENV": ""}) == Settings()
 
@@ -78,10 +108,13 @@ def test_a_variable_and_its_file_contradict_each_other() -> None:
         ("NOTIFY_BROKER_URL", "amqp://s3cret@localhost", "redis://"),
         ("NOTIFY_BROKER_URL", "s3cret", "redis://"),
         ("NOTIFY_INTAKE", "kafka", "redis or postgres"),
-        ("NOTIFY_CALL_TIMEOUT", "fast", "2.5"),
+        ("NOTIFY_CALL_TIMEOUT", "fast", '"15m"'),
+        ("NOTIFY_CALL_TIMEOUT", "3 parsecs", "ms, s, m, h or d"),
+        ("NOTIFY_CALL_TIMEOUT", "2 minuts", '"2m"'),
+        ("NOTIFY_CALL_TIMEOUT", "2m", "at most 60"),
         ("NOTIFY_CALL_TIMEOUT", "0", "more than 0"),
-        ("NOTIFY_CALL_TIMEOUT", "nan", "2.5"),
-        ("NOTIFY_UNKNOWN_TYPE_WAIT", "-1", "2.5"),
+        ("NOTIFY_CALL_TIMEOUT", "nan", '"15m"'),
+        ("NOTIFY_UNKNOWN_TYPE_WAIT", "-1", '"15m"'),
         ("NOTIFY_INTAKE_NOTIFY", "maybe", "true or false"),
         ("NOTIFY_ENV", "../prod", "prod"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from notify_tasks.errors import InvalidCall
 from notify_tasks.event_type import DEFAULT_ATTEMPTS, DEFAULT_EXPIRY, EventType
 from notify_tasks.rendering import BrokenType, Catalog, LoadedType, PayloadInvalid, Problem
-from notify_tasks.templates_check import check, preview
+from notify_tasks.templates_check import check, examples, preview
 
 NAME = "order.shipped"
 CANARY = "canary-4711-secret"
@@ -329,6 +330,63 @@ def test_check_names_file_line_and_remedy(
     assert all(each.file.startswith(NAME) for each in found)
     assert check(tmp_path, "a.neighbour") == []
     assert check(tmp_path, NAME) == found
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        # One optional field is used where another is there.
+        ("{% if payload.note is defined %}{{ payload.date }}{% endif %}", "payload.date may be missing"),
+        # A list may be empty, and its entries may lack what is optional.
+        (
+            "{% if payload.items is defined %}{{ payload.items[0].name }}{% endif %}",
+            "with payload.items empty",
+        ),
+        ("{% for it in payload.items or [] %}{{ it.size }}{% endfor %}", "payload.items may be missing"),
+        (
+            "{% for it in payload.items | default([]) %}{{ it.size }}{% endfor %}",
+            "it.size may be missing: the schema does not demand it",
+        ),
+        # A person named by a bare address has no id and no zone.
+        ("{{ recipient.id }}", r"a value is null \(for a person named by a bare address\)"),
+        ("{{ recipient.timezone }}", r"a value is null \(for a person named by a bare address\)"),
+        # Attachments may be there, or not.
+        ("{{ attachments[0].name }}", "a key or an index in \\[ \\] is missing"),
+        ("{% if attachments %}{{ attachments[0].size | money('EUR') }}{% endif %}", "with an attachment"),
+        ("{% if attachments %}{{ attachments[0].path }}{% endif %}", "path"),
+    ],
+)
+def test_check_tries_what_else_the_schema_lets_through(tmp_path: Path, template: str, problem: str) -> None:
+    example = {
+        "order_id": 981,
+        "note": "fragile",
+        "date": "2026-11-05",
+        "items": [{"name": "a", "size": 1}, {"name": "b", "size": 2}],
+    }
+    files = {**GOOD, "example.json": json.dumps(example), "sms.txt": f"Order {template}"}
+    (found, *_) = check(write(tmp_path, files))
+    assert (found.file, found.line) == (f"{NAME}/sms.txt", 1)
+    assert re.search(problem, found.problem)
+
+
+def test_more_examples_are_checked_too(tmp_path: Path) -> None:
+    files = {
+        **GOOD,
+        "sms.txt": "{{ payload.order_id }}{% if payload.order_id > 1000 %}{{ payload.big }}{% endif %}",
+    }
+    assert check(write(tmp_path, files)) == []
+    # Given cases of their own in a folder beside the example
+    write(tmp_path, {"examples/big.json": '{"order_id": 1001}'})
+    (missing,) = check(tmp_path)
+    assert (missing.file, missing.line) == (f"{NAME}/sms.txt", 1)
+    # and one that does not fit, which is named by itself
+    write(tmp_path, {"examples/big.json": '{"order_id": 1}', "examples/wrong.json": '{"order_id": "1"}'})
+    (wrong,) = check(tmp_path)
+    assert wrong.file == f"{NAME}/examples/wrong.json"
+    assert "payload.order_id: is not an integer" in wrong.problem
+    loaded = Catalog(tmp_path).get(NAME)
+    assert loaded is not None
+    assert list(examples(loaded)) == ["example.json", "examples/big.json"]
 
 
 def test_a_missing_example_is_a_problem(tmp_path: Path) -> None:
