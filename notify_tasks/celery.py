@@ -14,13 +14,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import redis
 from celery import Celery, signals
 
-from notify_tasks import consuming, routing, settings, transport
+from notify_tasks import consuming, flower_settings, pulse, routing, settings, transport
+from notify_tasks.alarm import Alarm
+from notify_tasks.configuration.model import Configuration
 from notify_tasks.errors import NotConfigured, NotifyError
 from notify_tasks.fleet import Fleet, open_fleet
 from notify_tasks.listening import Listener
+from notify_tasks.reloading import check_start
 from notify_tasks.store import migrate, reachable
 from notify_tasks.store.database import DatabaseAway, DatabaseError
 from notify_tasks.supervising import PARENT_VARIABLE
@@ -38,6 +42,7 @@ app.config_from_object("celeryconfig")
 transport.install(app)
 consumption: Final = consuming.Consumption()
 consumption.install(app)
+pulse.install(app, consumption)
 
 
 def _end_with_parent() -> None:
@@ -61,7 +66,9 @@ _fleets: Final[dict[int, Fleet]] = {}
 _aways: Final[dict[int, consuming.Away]] = {}
 _threads: int = 1
 _channels: tuple[str, ...] = ()
-_background: list[Guard | Listener] = []
+_configuration: Configuration | None = None
+"""As it was when this worker started: a child that is forked later begins with it, whatever is in the file then."""
+_background: list[Alarm | Guard | Listener] = []
 
 
 def fleet() -> Fleet:
@@ -78,8 +85,10 @@ def fleet() -> Fleet:
                     channels=_channels,
                     away=lambda error: away().report(error),
                     give_up=lambda: consuming.exit_soon(consumption, EXIT_HUNG, grace=GRACE_SECONDS),
+                    configuration=_configuration,
                 )
                 _fleets[pid] = found
+                found.reloader.start()
     return found
 
 
@@ -120,6 +129,20 @@ def _on_beat(**_: Any) -> None:
         raise SystemExit(f"notify_tasks: {error}") from None
 
 
+@signals.import_modules.connect
+def _on_flower(**_: Any) -> None:
+    """Flower announces itself in no other way; it has read its own options by now, and opens its port after this."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.command.name != "flower":
+        return
+    from flower.options import options  # noqa: PLC0415 - of the command that runs; it defines options by being imported
+
+    try:
+        flower_settings.apply(options, os.environ)
+    except NotConfigured as error:
+        raise SystemExit(f"notify_tasks: {error}") from None
+
+
 @signals.worker_init.connect
 def _on_init(**_: Any) -> None:
     try:
@@ -133,18 +156,15 @@ def _on_init(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _on_ready(sender: Any, **_: Any) -> None:
-    global _threads, _channels  # noqa: PLW0603 - set once, before the first task
+    global _threads  # noqa: PLW0603 - set once, before the first task
     queues = list(app.amqp.queues.consume_from)
     _threads = int(getattr(sender.controller, "concurrency", 0) or 1)
-    _channels = tuple(
-        dict.fromkeys(
-            stage for queue in queues if (stage := routing.stage_and_lane(queue)[0]) in routing.CHANNELS
-        )
-    )
     it = fleet()
     guard = Guard(it.database, it.sweeper)
     guard.start()
-    _background.append(guard)
+    it.alarm.start()
+    it.announce_rates()
+    _background.extend((guard, it.alarm))
     if routing.MAINT_QUEUE in queues:
         listener = Listener(it.database, it.intake)
         listener.start()
@@ -156,6 +176,7 @@ def _on_shutdown(**_: Any) -> None:
     for it in _background:
         it.stop()
     for opened in _fleets.values():
+        opened.reloader.stop()
         opened.ledger.flush()
 
 
@@ -165,8 +186,12 @@ def _check_start() -> None:
     Raises:
         NotifyError: what is wrong and what to do.
     """
+    global _channels, _configuration  # noqa: PLW0603 - set once, before children are forked
     _check_channels_package()
     current = settings.get()
+    stages = [routing.stage_and_lane(queue)[0] for queue in app.amqp.queues.consume_from]
+    _channels = tuple(stage for stage in dict.fromkeys(stages) if stage in routing.CHANNELS)
+    _configuration = check_start(current, _channels)
     migrate.check(current.need_database_url())
     _check_redis(current.need_broker_url())
     fleet_of_types = Path(current.templates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -10,16 +10,18 @@ from typing import Any, Final
 
 import redis
 
-from channels.contract import Misconfigured
+from notify_tasks.configuration.origins import BadConfiguration
 from notify_tasks.errors import NotConfigured, SchemaError
-from notify_tasks.providers import Pools
+from notify_tasks.providers import CannotBuild, NoInbox, Pools
+from notify_tasks.reloading import HEARD_WITHIN, load
 from notify_tasks.routing import CHANNELS
 from notify_tasks.settings import Settings
-from notify_tasks.store import intakes, migrate, statuses, sweeps, watching
+from notify_tasks.store import intakes, migrate, reports, statuses, sweeps, watching
 from notify_tasks.store.database import Database, DatabaseError
 from notify_tasks.store.reachable import why_away
+from notify_tasks.store.reports import Reported
 from notify_tasks.templates_check import check as check_types
-from notify_tasks.terminal.looks import counted, duration
+from notify_tasks.terminal.looks import clock, counted, duration
 
 SWEEP_OLD: Final = 30.0
 """Seconds: a fleet sweeps every five, and any worker takes over after ten."""
@@ -142,6 +144,7 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
     try:
         yield good("schema", f"version {watching.schema_version(database)}")
         yield from _work(database)
+        yield from _workers(database, settings)
     except DatabaseError as error:
         yield bad("postgres", f"it went away while it was asked: {error}", "Look at its log, and try again")
     finally:
@@ -187,34 +190,62 @@ def _work(database: Database) -> Iterator[Finding]:
 # --- configuration --------------------------------------------------------------------------------------
 
 
-class _NoInbox:
-    """Stands in for the fleet's inbox where an in-app provider is only built."""
-
-    def put(self, message: object) -> bool:
-        raise NotImplementedError
-
-
 def _providers(settings: Settings) -> Iterator[Finding]:
+    """What the files say now, whatever the workers use."""
     try:
-        pools = Pools.read(Path(settings.config_file), inbox=_NoInbox())
-    except NotConfigured as error:
-        yield bad("providers", "the configuration cannot be used", str(error))
+        configuration = load(settings)
+    except BadConfiguration as error:
+        for problem in error.problems:
+            yield bad("config", f"{problem.origin}: {problem.about}", problem.remedy)
         return
+    for surprise in configuration.warnings:
+        yield warning("config", f"{surprise.origin}: {surprise.about}", surprise.remedy)
     broken = False
+    pools = Pools(configuration, inbox=NoInbox())
     for configured in pools.of_channels(CHANNELS):
         try:
             configured.provider()
-        except Misconfigured as error:
+        except CannotBuild as error:
             broken = True
             yield bad(
-                "providers", f"{configured.name} ({configured.use}) cannot work", error.detail or error.code
+                "providers",
+                f"{configured.name} ({configured.use}) cannot work",
+                f"{configuration.origin(error.key)}: {error.detail}",
             )
     names = [f"{it.name} ({it.use})" for it in pools.of_channels(CHANNELS)]
     pools.close()
     if not names:
-        yield bad("providers", "there is none", f"Name one in {settings.config_file}")
+        yield bad("providers", "none is switched on", f"Write enabled = true in {settings.config_file}")
     elif not broken:
         yield good("providers", ", ".join(names))
+
+
+def _workers(database: Database, settings: Settings) -> Iterator[Finding]:
+    """What the running workers use."""
+    try:
+        here = load(settings).version
+    except BadConfiguration:
+        here = None
+    groups: dict[tuple[str, str | None], list[Reported]] = {}
+    for each in reports.recent(database, HEARD_WITHIN):
+        groups.setdefault((each.version, each.problem), []).append(each)
+    for (version, problem), workers in groups.items():
+        who, since = _named(workers), clock(min(it.since for it in workers))
+        if problem is not None:
+            yield bad("config", f"{who} still uses the configuration of {since}", f"because {problem}")
+        elif here is not None and version != here:
+            yield warning(
+                "config",
+                f"{who} uses another configuration than {settings.config_file} is now: {version}, since {since}",
+                f"A change is taken within 5 seconds: look again. It reads {workers[0].files}",
+            )
+        else:
+            yield good("config", f"{who} uses configuration {version} since {since}")
+
+
+def _named(workers: Sequence[Reported]) -> str:
+    first = workers[0].worker
+    return f"worker {first}" if len(workers) == 1 else f"each of {len(workers)} workers ({first}, ...)"
 
 
 def _templates(settings: Settings) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ class EventType:
         expires: seconds after acceptance (or after `at`) when it is worthless.
         on_doubt: `resend` or `hold` for a request whose answer was lost; None takes the channel's default.
         attempts: how many attempts may be spent; throttling spends none.
+        language: the language of the files in the folder itself (`en`): how they write dates and amounts.
     """
 
     name: str
@@ -37,6 +38,7 @@ class EventType:
     expires: float = DEFAULT_EXPIRY
     on_doubt: str | None = None
     attempts: int = DEFAULT_ATTEMPTS
+    language: str = "en"
 
     def on_doubt_for(self, channel: str) -> str:
         """`resend` unless the type says otherwise; an SMS costs money and annoys, so it is held."""

@@ -31,6 +31,17 @@ class Raw(str):
     __slots__ = ()
 
 
+def shown(event_type: str, message_id: str, channels: str) -> str:
+    """A message's arguments as logs and Flower show them: what an engineer on call needs, and nothing personal.
+
+    Args:
+        event_type: its type.
+        message_id: what `notify status` takes.
+        channels: names, joined by commas; empty where the plan will tell.
+    """
+    return repr((event_type, message_id, channels or "all"))
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """One Celery message.

@@ -1,4 +1,4 @@
-"""Providers and pools, as `notify.toml` names them.
+"""Providers and pools of a running process, which a new configuration changes as one.
 
 A pool's order is its fallback order; its weights share out the first choice. A provider that cannot work
 (wrong credentials, down) is left out for a while by its breaker, and asked again later.
@@ -7,30 +7,31 @@ A pool's order is its fallback order; its weights share out the first choice. A 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
+import re
 import threading
 import time
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
-from channels.contract import Capability, Inbox, Misconfigured, Provider
+from channels.contract import Capability, Inbox, Message, Misconfigured, Provider
 from channels.loader import load
-from notify_tasks.errors import NotConfigured
-from notify_tasks.routing import CHANNELS
+from notify_tasks.configuration import secrets
+from notify_tasks.configuration.changes import changes
+from notify_tasks.configuration.model import DEFAULT_TIMEOUT, Configuration, Pool, ProviderSettings
+from notify_tasks.configuration.origins import BadConfiguration, Key, Problem, dotted
+from notify_tasks.configuration.reading import of_document
+from notify_tasks.rates import Rate
 
-DEFAULT_TIMEOUT: Final = 10.0
-LONGEST_TIMEOUT: Final = 60
 LEASE_MARGIN: Final = 30.0
 """Seconds a lease outlives its call's deadline."""
 OPEN_SECONDS: Final = 15.0
 """How long a breaker leaves a provider out before it is tried again."""
 FAILURES_TO_OPEN: Final = 5
 
-ENV_PREFIX: Final = "env:"
+_OPTION: Final = re.compile(r"(\w+)(?:\[\d+\])? ")
 
 
 @dataclass(slots=True)
@@ -56,17 +57,123 @@ class Breaker:
             self.open_until = time.monotonic() + OPEN_SECONDS
 
 
-@dataclass(slots=True)
+class CannotBuild(Misconfigured):
+    """A provider's options are wrong, or a secret is missing.
+
+    Args:
+        key: of the option, or of the provider.
+        what: what is wrong, without a secret.
+        remedy: what to do.
+    """
+
+    def __init__(self, code: str, key: Key, what: str, remedy: str) -> None:
+        super().__init__(code, f"{dotted(key)}: {what}. {remedy}")
+        self.key = key
+        self.what = what
+        self.remedy = remedy
+
+
+class NoInbox:
+    """Stands in for the fleet's inbox where an in-app provider is only built, to see whether it can be."""
+
+    def put(self, message: Message) -> bool:
+        """Nothing is sent through it."""
+        raise NotImplementedError(f"no inbox for {message.delivery_id}")
+
+
+class _Held:
+    """A provider itself, built when it is first needed, closed when nobody needs it any more."""
+
+    def __init__(self, settings: ProviderSettings, inbox: Inbox | None) -> None:
+        self.settings = settings
+        self._inbox = inbox
+        self._lock = threading.Lock()
+        self._users = 0
+        self._retired = False
+        self.built: Provider | None = None
+        self.resolved: Mapping[str, Any] | None = None
+        """The options that it was built with: with its secrets, so never shown."""
+
+    def get(self) -> Provider:
+        """The provider.
+
+        Raises:
+            Misconfigured: it cannot be built.
+        """
+        with self._lock:
+            return self._get()
+
+    @contextmanager
+    def in_use(self) -> Iterator[Provider]:
+        """The provider, which stays open until the block has ended, whatever the configuration does meanwhile."""
+        with self._lock:
+            provider = self._get()
+            self._users += 1
+        try:
+            yield provider
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._retired:
+                    self._close_unused()
+
+    def retire(self) -> None:
+        """Close it as soon as no call uses it."""
+        with self._lock:
+            self._retired = True
+            self._close_unused()
+
+    def close(self) -> None:
+        """Close its connections now."""
+        with self._lock:
+            if self.built is not None:
+                self.built.close()
+
+    def _close_unused(self) -> None:
+        if not self._users and self.built is not None:
+            self.built.close()
+            self.built = None
+
+    def _get(self) -> Provider:
+        if self.built is None:
+            self.built = self._build()
+        return self.built
+
+    def _build(self) -> Provider:
+        settings = self.settings
+        key: Key = ("providers", settings.name)
+        try:
+            self.resolved = secrets.resolve(settings.options, os.environ)
+            extra = {"inbox": self._inbox} if settings.use.startswith("inapp.") and self._inbox else {}
+            return load(settings.use, settings.name, {**self.resolved, **extra})
+        except secrets.MissingSecret as missing:
+            raise CannotBuild("missing-secret", (*key, *missing.key), missing.what, missing.remedy) from None
+        except Misconfigured as error:
+            raise _cannot_build(settings, error) from None
+        except Exception as error:  # noqa: BLE001 - a missing SDK, say; nothing has been sent yet
+            what = f"{settings.use} cannot be built ({type(error).__name__})"
+        raise CannotBuild("cannot-build", key, what, "Correct its options, or install what it needs")
+
+
+@dataclass(frozen=True, slots=True)
 class Configured:
-    """One provider of the configuration. It is built when it is first needed."""
+    """One provider as the configuration in force has it.
+
+    A new configuration makes new ones. The breaker is the same as long as the provider's own options are.
+
+    Args:
+        timeout: seconds of one call.
+        rate: of the whole fleet; None for as many calls as there are.
+        enabled: False where it is switched off.
+    """
 
     name: str
     use: str
     timeout: float
-    options: Mapping[str, Any] = field(repr=False)
-    breaker: Breaker = field(default_factory=Breaker)
-    _built: Provider | None = field(default=None, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    rate: Rate | None
+    enabled: bool
+    breaker: Breaker
+    _held: _Held = field(repr=False)
 
     @property
     def lease(self) -> float:
@@ -74,24 +181,22 @@ class Configured:
         return self.timeout + LEASE_MARGIN
 
     def provider(self) -> Provider:
-        """The provider itself.
+        """The provider itself; to call it, take it from `in_use`.
 
         Raises:
             Misconfigured: its options are wrong or a secret is missing.
         """
-        with self._lock:
-            if self._built is None:
-                self._built = self._build()
-            return self._built
+        return self._held.get()
 
-    def _build(self) -> Provider:
-        try:
-            return load(self.use, self.name, _resolve(self.name, self.options))
-        except Misconfigured:
-            raise
-        except Exception as error:  # noqa: BLE001 - a missing SDK, say; nothing has been sent yet
-            what = f"{self.name} ({self.use}) cannot be built: {type(error).__name__}"
-        raise Misconfigured("cannot-build", f"{what}; correct its options, or install what it needs")
+    @contextmanager
+    def in_use(self) -> Iterator[Provider]:
+        """The provider for one call. One that is replaced meanwhile is closed after it.
+
+        Raises:
+            Misconfigured: as `provider`.
+        """
+        with self._held.in_use() as provider:
+            yield provider
 
     @property
     def capability(self) -> Capability:
@@ -101,201 +206,214 @@ class Configured:
         except Misconfigured:
             return Capability.OPAQUE
 
-    def close(self) -> None:
-        """Close pooled connections."""
-        with self._lock:
-            if self._built is not None:
-                self._built.close()
-
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """The providers of a channel in fallback order, with the weights of the first choice."""
+class _State:
+    """One configuration in force."""
 
-    members: tuple[tuple[str, float], ...]
-    sandbox: str | None = None
+    configuration: Configuration
+    providers: Mapping[str, Configured]
+    pools: Mapping[str, Pool]
+    several: dict[tuple[str, ...], bool] = field(default_factory=dict)
+
+    def enabled(self, names: Iterable[str]) -> list[Configured]:
+        return [it for name in names if (it := self.providers[name]).enabled]
 
 
 class Pools:
-    """Every provider and pool of a configuration.
+    """Every provider and pool of the configuration in force.
+
+    It stays the same object for a process's life: `reload` gives it another configuration, in one step.
 
     Args:
-        document: the parsed `notify.toml`.
+        configuration: checked; or a document as `tomllib` returns it.
         inbox: what in-app providers store into.
+
+    Raises:
+        NotConfigured: the document is wrong.
     """
 
     def __init__(
-        self, document: Mapping[str, Any], *, inbox: Inbox | None = None, source: str = "notify.toml"
+        self, configuration: Configuration | Mapping[str, Any], *, inbox: Inbox | None = None
     ) -> None:
-        self._source = source
-        self._providers = {
-            name: self._configured(name, table, inbox)
-            for name, table in self._tables(document, "providers").items()
-        }
-        self._pools = {
-            name: self._pool(name, table) for name, table in self._tables(document, "channels").items()
-        }
+        if not isinstance(configuration, Configuration):
+            configuration = of_document(configuration)
+        self._inbox = inbox
+        self._state = self._assembled(configuration, {})
 
-    @classmethod
-    def read(cls, path: Path, *, inbox: Inbox | None = None) -> Pools:
-        """Read a configuration file.
+    @property
+    def configuration(self) -> Configuration:
+        """The one in force."""
+        return self._state.configuration
 
-        Raises:
-            NotConfigured: there is no such file, or it is wrong; the text names the key and the remedy.
-        """
-        try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise NotConfigured(
-                f"there is no provider configuration at {path}; "
-                "run from the repository's root, or set NOTIFY_CONFIG"
-            ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise NotConfigured(f"{path}: {error}") from None
-        return cls(document, inbox=inbox, source=str(path))
-
-    def _tables(self, document: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
-        tables = document.get(key, {})
-        if not isinstance(tables, dict):
-            raise self._wrong(key, "is no table", f"write [{key}.<name>]")
-        for name, table in tables.items():
-            if not isinstance(table, dict):
-                raise self._wrong(f"{key}.{name}", "is no table", f"write [{key}.{name}]")
-        return tables
-
-    def _wrong(self, key: str, problem: str, remedy: str) -> NotConfigured:
-        return NotConfigured(f"{self._source}: {key} {problem}; {remedy}")
-
-    def _configured(self, name: str, table: Mapping[str, Any], inbox: Inbox | None) -> Configured:
-        options = dict(table)
-        key = f"providers.{name}"
-        use = options.pop("use", None)
-        if not isinstance(use, str) or "." not in use:
-            raise self._wrong(f"{key}.use", "is missing", 'write use = "email.smtp", say')
-        timeout = options.pop("timeout", DEFAULT_TIMEOUT)
-        if not _is_number(timeout) or not 0 < timeout <= LONGEST_TIMEOUT:
-            raise self._wrong(f"{key}.timeout", f"is {timeout!r}", f"write seconds, 0 to {LONGEST_TIMEOUT}")
-        if "rate" in options:
-            raise self._wrong(f"{key}.rate", "is not there yet", "leave it out")
-        if use.startswith("inapp.") and inbox is not None:
-            options["inbox"] = inbox
-        return Configured(name, use, float(timeout), options)
-
-    def _pool(self, channel: str, table: Mapping[str, Any]) -> Pool:
-        key = f"channels.{channel}"
-        if channel not in CHANNELS:
-            raise self._wrong(key, "is no channel", f"they are {', '.join(CHANNELS)}")
-        pool = table.get("pool")
-        if not isinstance(pool, list) or not pool:
-            raise self._wrong(f"{key}.pool", "is no list of providers", 'write pool = ["<a provider>"]')
-        members: dict[str, float] = {}
-        for entry in pool:
-            one = {"provider": entry} if isinstance(entry, str) else entry
-            if not isinstance(one, dict):
-                raise self._wrong(
-                    f"{key}.pool", f"has {entry!r}", 'write { provider = "<name>", weight = 1 }'
-                )
-            name, weight = self._existing(channel, one.get("provider")), one.get("weight", 1.0)
-            if name in members:
-                raise self._wrong(f"{key}.pool", f"names {name!r} twice", "name it once, with one weight")
-            if not _is_number(weight) or not 0 <= weight < math.inf:
-                raise self._wrong(f"{key}.pool", f"gives {name!r} the weight {weight!r}", "write 0 or more")
-            members[name] = float(weight)
-        sandbox = table.get("sandbox")
-        if sandbox is not None:
-            sandbox = self._existing(channel, sandbox)
-        return Pool(tuple(members.items()), sandbox)
-
-    def _existing(self, channel: str, name: object) -> str:
-        if not isinstance(name, str) or name not in self._providers:
-            there = ", ".join(sorted(self._providers)) or "none"
-            raise self._wrong(
-                f"channels.{channel}.pool",
-                f"names the provider {name!r}, which is not under [providers]",
-                f"there are {there}",
-            )
-        return name
+    # --- asking -----------------------------------------------------------------------------------------
 
     def get(self, name: str) -> Configured | None:
-        """A provider by its configured name."""
-        return self._providers.get(name)
+        """A provider by its configured name; None where it is gone or switched off."""
+        found = self._state.providers.get(name)
+        return found if found is not None and found.enabled else None
+
+    def all(self) -> list[Configured]:
+        """Every provider, whether or not a pool has it, and switched off or not."""
+        return list(self._state.providers.values())
 
     def candidates(self, channel: str, delivery_id: str, *, sandbox: bool = False) -> list[Configured]:
         """The providers for a delivery: the weighted first choice, then the others in their order.
 
-        The choice depends on the delivery alone, so that every worker makes the same one.
+        The choice depends on the delivery alone, so that every worker makes the same one. Those that are switched
+        off are left out.
         """
-        pool = self._pools.get(channel)
+        state = self._state
+        pool = state.pools.get(channel)
         if pool is None:
             return []
         if sandbox:
-            return [self._providers[pool.sandbox]] if pool.sandbox else []
-        names = [name for name, _ in pool.members]
-        total = sum(weight for _, weight in pool.members)
+            return state.enabled([pool.sandbox] if pool.sandbox else [])
+        members = [(name, weight) for name, weight in pool.members if state.providers[name].enabled]
+        names = [name for name, _ in members]
+        total = sum(weight for _, weight in members)
         if len(names) > 1 and total > 0:
             point = int.from_bytes(hashlib.sha256(delivery_id.encode()).digest()[:8]) / 2**64 * total
-            for name, weight in pool.members:
+            for name, weight in members:
                 point -= weight
                 if point < 0:
                     names.remove(name)
                     names.insert(0, name)
                     break
-        return [self._providers[name] for name in names]
+        return [state.providers[name] for name in names]
 
     def of_channels(self, channels: Iterable[str]) -> list[Configured]:
         """Every provider that a process may call which serves these channels."""
-        names = {
-            name
-            for channel in channels
-            if (pool := self._pools.get(channel))
-            for name in (*(member for member, _ in pool.members), *((pool.sandbox,) if pool.sandbox else ()))
-        }
-        return [self._providers[name] for name in sorted(names)]
+        state = self._state
+        return [state.providers[name] for name in state.configuration.serving(tuple(channels))]
+
+    def several(self, channels: Iterable[str]) -> bool:
+        """Whether a process that serves these channels has more than one provider to call."""
+        state, key = self._state, tuple(channels)
+        found = state.several.get(key)
+        if found is None:
+            found = state.several[key] = len(state.configuration.serving(key)) > 1
+        return found
 
     def knowable(self) -> list[str]:
         """Providers at which a repeated or lost request can be cleared up."""
-        return [name for name, it in self._providers.items() if it.capability is not Capability.OPAQUE]
+        return [it.name for it in self.all() if it.capability is not Capability.OPAQUE]
 
     def longest_lease(self) -> float:
         """Seconds of the longest lease that any provider's call is given."""
-        return max((it.lease for it in self._providers.values()), default=DEFAULT_TIMEOUT + LEASE_MARGIN)
+        return max((it.lease for it in self.all()), default=DEFAULT_TIMEOUT + LEASE_MARGIN)
+
+    # --- a new configuration --------------------------------------------------------------------------
+
+    def problems(self, channels: Sequence[str]) -> list[Problem]:
+        """What keeps a worker of these channels from calling its providers: wrong options, missing secrets."""
+        return _problems(self._state, channels)
+
+    def reload(self, configuration: Configuration, channels: Sequence[str]) -> list[str]:
+        """Take another configuration. A provider whose options are the same keeps its connections and breaker.
+
+        One thread at a time may call this.
+
+        Args:
+            configuration: the new one.
+            channels: those that this process serves, whose providers must be ready before the change.
+
+        Returns:
+            What is different, in words.
+
+        Raises:
+            BadConfiguration: a provider cannot be built; then nothing has changed.
+        """
+        old = self._state
+        new = self._assembled(configuration, old.providers)
+        problems = _problems(new, channels)
+        if problems:
+            _retire(new, but=old)
+            raise BadConfiguration(problems)
+        self._state = new
+        _retire(old, but=new)
+        rotated = [
+            name
+            for name, it in new.providers.items()
+            if (before := old.providers.get(name)) is not None
+            and before._held is not it._held  # noqa: SLF001 - as `_assembled`
+            and _same_options(old.configuration.providers[name], configuration.providers[name])
+        ]
+        return changes(old.configuration, configuration, rotated=rotated)
 
     def close(self) -> None:
         """Close every provider's pooled connections."""
-        for configured in self._providers.values():
-            configured.close()
+        for configured in self.all():
+            configured._held.close()  # noqa: SLF001 - as `_assembled`
+
+    def _assembled(self, configuration: Configuration, before: Mapping[str, Configured]) -> _State:
+        providers = {}
+        for name, settings in configuration.providers.items():
+            old = before.get(name)
+            if old is not None and not _is_another(old, settings):
+                breaker, held = old.breaker, old._held  # noqa: SLF001 - the two classes are one thing
+            else:
+                breaker, held = Breaker(), _Held(settings, self._inbox)
+            providers[name] = Configured(
+                name, settings.use, settings.timeout, settings.rate, settings.enabled, breaker, held
+            )
+        return _State(configuration, providers, configuration.pools)
 
 
-def _resolve(
-    name: str, options: Mapping[str, Any], read: Callable[[str], str | None] = os.environ.get
-) -> dict[str, Any]:
-    """Options with `env:NAME` replaced by the environment's value (or that of the file in NAME_FILE)."""
-    resolved = {}
-    for key, value in options.items():
-        if isinstance(value, str) and value.startswith(ENV_PREFIX):
-            variable = value.removeprefix(ENV_PREFIX)
-            found = read(variable)
-            if found is None and (path := read(f"{variable}_FILE")):
-                found = _read_secret(name, f"{variable}_FILE", path)
-            if found is None:
-                raise Misconfigured(
-                    "missing-secret", f"providers.{name}.{key} needs the variable {variable}: set it"
-                )
-            resolved[key] = found
-        else:
-            resolved[key] = value
-    return resolved
+def _cannot_build(settings: ProviderSettings, error: Misconfigured) -> CannotBuild:
+    """A provider's refusal: of an option it says `name: option what is wrong; what to write`."""
+    key: Key = ("providers", settings.name)
+    said = error.detail.removeprefix(f"{settings.name}: ") or error.code
+    named = _OPTION.match(said) if error.code == "option" else None
+    if named is not None:
+        key, said = (*key, named[1]), said[named.end() :]
+    what, _, remedy = said.partition("; ")
+    raw = settings.options.get(named[1]) if named is not None else None
+    if isinstance(raw, str) and raw.startswith(secrets.PREFIX):
+        what = f"{what} (it is what {raw.removeprefix(secrets.PREFIX)} holds)"
+    remedy = f"{remedy[:1].upper()}{remedy[1:]}" if remedy else "Correct it"
+    return CannotBuild(error.code, key, what, remedy)
 
 
-def _read_secret(name: str, variable: str, path: str) -> str:
+def _problems(state: _State, channels: Sequence[str]) -> list[Problem]:
+    found: list[Problem] = []
+    configuration = state.configuration
+
+    def add(key: Key, error: CannotBuild | secrets.MissingSecret) -> None:
+        found.append(Problem(configuration.origin(key), dotted(key), error.what, error.remedy))
+
+    for name in configuration.serving(channels):
+        absent = list(secrets.missing(configuration.providers[name].options, os.environ))
+        for each in absent:
+            add(("providers", name, *each.key), each)
+        try:
+            state.providers[name].provider()
+        except CannotBuild as error:
+            if not absent:  # which is why it cannot be built
+                add(error.key, error)
+    return sorted(found, key=lambda problem: (problem.origin.source, problem.origin.line or 0))
+
+
+def _retire(state: _State, *, but: _State) -> None:
+    """Close what the other state does not hold."""
+    kept = {id(it._held) for it in but.providers.values()}  # noqa: SLF001 - as `_assembled`
+    for it in state.providers.values():
+        if id(it._held) not in kept:  # noqa: SLF001 - as `_assembled`
+            it._held.retire()  # noqa: SLF001 - as `_assembled`
+
+
+def _same_options(old: ProviderSettings, new: ProviderSettings) -> bool:
+    return old.use == new.use and old.options == new.options
+
+
+def _is_another(old: Configured, new: ProviderSettings) -> bool:
+    """Whether the provider must be built anew: for other options, or for a secret that is another one now."""
+    held = old._held  # noqa: SLF001 - as `_assembled`
+    if not _same_options(held.settings, new):
+        return True
+    if held.resolved is None:
+        return False
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        problem = type(error).__name__
-    raise Misconfigured(
-        "missing-secret", f"providers.{name}: the file of {variable} cannot be read ({problem})"
-    )
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        return bool(secrets.resolve(new.options, os.environ) != held.resolved)
+    except secrets.MissingSecret:
+        return True

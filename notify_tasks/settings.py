@@ -7,16 +7,16 @@ them itself with `configure`, which wins over the environment.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
+from notify_tasks import durations
 from notify_tasks.errors import NotConfigured
 
 REDIS: Final = "redis"
@@ -31,35 +31,51 @@ _LONGEST_CALL: Final = 60.0
 _SECRET_WORDS: Final = re.compile(r"(?i)(\w*(?:password|secret|token)\w*\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)")
 
 
+SECONDS: Final = "seconds, or with a unit: `15m`"
+PATH: Final = "path"
+
+
+def _setting(default: Any, meaning: str, unit: str = "") -> Any:
+    return field(default=default, metadata={"meaning": meaning, "unit": unit})
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Settings:
     """What a producer and a worker are told. The repr hides passwords.
 
-    Args:
-        broker_url: `redis://`, `rediss://` or `unix://`. For a path: `unix:///run/redis.sock?db=0`.
-        database_url: `postgresql://` or a libpq connection string.
-        intake: where a call is kept before it has returned: `redis` or `postgres`.
-        call_timeout: seconds until a call has returned or raised, whatever its server does.
-        templates: the folder of the event types.
-        config_file: providers and pools.
-        unknown_type_wait: seconds that a notification of an unknown type waits for its type.
-        intake_notify: False leaves out the `NOTIFY` after an intake row, which forbids PREPARE TRANSACTION;
-            such a row is found within two seconds.
-        env: `dev`, `test`, `prod`: the overlay of `config_file`; None for no overlay.
+    Each field says what it means; `notify config reference` prints them all.
     """
 
-    broker_url: str | None = None
-    database_url: str | None = None
-    intake: str = REDIS
-    call_timeout: float = 2.0
-    templates: str = "templates"
-    config_file: str = "notify.toml"
-    unknown_type_wait: float = 900.0
-    intake_notify: bool = True
-    env: str | None = None
+    broker_url: str | None = _setting(
+        None, "the Redis that carries messages: `redis://`, `rediss://`, or `unix:///run/redis.sock?db=0`"
+    )
+    database_url: str | None = _setting(
+        None, "the PostgreSQL that keeps them: `postgresql://`, or a libpq connection string"
+    )
+    intake: str = _setting(REDIS, "where a call is kept before it has returned: `redis` or `postgres`")
+    call_timeout: float = _setting(
+        2.0, "until a call has returned or raised, whatever its server does; at most 60", SECONDS
+    )
+    templates: str = _setting("templates", "the folder of the event types", PATH)
+    attachments: str | None = _setting(
+        None, "the folder of stored attachments, which workers read; unset where there are none", PATH
+    )
+    config_file: str = _setting("notify.toml", "providers and pools", PATH)
+    unknown_type_wait: float = _setting(
+        900.0, "how long a notification of an unknown type waits for its type", SECONDS
+    )
+    intake_notify: bool = _setting(
+        True,  # noqa: FBT003 - a default
+        "`false` leaves out the NOTIFY after an intake row, which forbids PREPARE TRANSACTION; such a row is "
+        "found within two seconds",
+    )
+    env: str | None = _setting(
+        None,
+        "`dev`, `test`, `prod` or another word: the overlay of the file, `notify.<env>.toml`, which must exist",
+    )
 
     def __repr__(self) -> str:
-        shown = {field.name: getattr(self, field.name) for field in fields(self)}
+        shown = {each.name: getattr(self, each.name) for each in fields(self)}
         for name in ("broker_url", "database_url"):
             shown[name] = None if shown[name] is None else without_secrets(shown[name])
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
@@ -97,6 +113,7 @@ class Fields(TypedDict, total=False):
     unknown_type_wait: float
     intake_notify: bool
     env: str | None
+    attachments: str | None
 
 
 def get() -> Settings:
@@ -152,6 +169,64 @@ def read(environment: Mapping[str, str]) -> Settings:
     return Settings(**found)
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One setting, for people.
+
+    Args:
+        variable: of the environment.
+        value: fit to be shown: without passwords.
+        source: the variable or file that it comes from, `default`, or `the program`.
+    """
+
+    name: str
+    variable: str
+    value: str
+    source: str
+    meaning: str
+    unit: str
+
+
+def describe(current: Settings, environment: Mapping[str, str]) -> list[Described]:
+    """Every setting: its value, where that comes from, and what it means.
+
+    Args:
+        current: as `get` returns them.
+        environment: the variables.
+    """
+    from_environment = read(environment)
+    found = []
+    for each in fields(Settings):
+        variable = _variable(each.name)
+        value = getattr(current, each.name)
+        sources = [name for name in (variable, variable + _FILE) if environment.get(name)]
+        source = sources[0] if sources else "default"
+        if value != getattr(from_environment, each.name):
+            source = "the program"
+        said = each.metadata
+        found.append(Described(each.name, variable, _described(value), source, said["meaning"], said["unit"]))
+    return found
+
+
+def misspelt(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Variables that are none of ours and look like one, each with the one that was probably meant."""
+    known = [_variable(name) + ending for name in _CHECKS for ending in ("", _FILE)]
+    found = []
+    for name in sorted(environment):
+        if name.startswith(_PREFIX) and "__" not in name and name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.85)
+            found += [(name, near[0])] if near else []
+    return found
+
+
+def _described(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return durations.text(value)
+    return "" if value is None else without_secrets(str(value))
+
+
 def without_secrets(url: str) -> str:
     """The URL or connection string with `***` for each password, fit to be shown."""
     scheme, separator, rest = url.partition("://")
@@ -192,6 +267,10 @@ def _path(value: object) -> str:
     return _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
+def _optional_path(value: object) -> str | None:
+    return None if value is None else _path(value)
+
+
 def _intake(value: object) -> str:
     if value not in (REDIS, POSTGRES):
         raise _Wrong(f"{_shown(value)} is neither. Write redis or postgres")
@@ -200,12 +279,9 @@ def _intake(value: object) -> str:
 
 def _seconds(value: object) -> float:
     try:
-        seconds = float(value) if isinstance(value, str | int | float) and value is not True else math.nan
-    except ValueError:
-        seconds = math.nan
-    if not math.isfinite(seconds) or seconds < 0:
-        raise _Wrong(f"{_shown(value)} is not a number of seconds. Write a number such as 2.5")
-    return seconds
+        return durations.parse(value)
+    except ValueError as error:
+        raise _Wrong(str(error)) from None
 
 
 def _call_timeout(value: object) -> float:
@@ -244,6 +320,7 @@ _CHECKS: Final[dict[str, Callable[[object], object]]] = {
     "unknown_type_wait": _seconds,
     "intake_notify": _switch,
     "env": _env,
+    "attachments": _optional_path,
 }
 
 _current: Settings | None = None

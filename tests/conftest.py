@@ -16,10 +16,15 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from notify_tasks.embedded import Server, postgres_server, redis_server
 
 _numbers = itertools.count(1)
+
+# How fast examples are drawn on a busy machine says nothing about what is tested.
+settings.register_profile("notify", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("notify")
 
 
 def pytest_configure() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from channels._options import refuse_unknown
 from channels.contract import (
     Accepted,
     Capability,
@@ -67,8 +68,7 @@ def build(name: str, options: Mapping[str, Any]) -> InboxProvider:
     Raises:
         Misconfigured: the inbox is missing, or there is another option.
     """
-    if unknown := sorted(set(options) - {"inbox"}):
-        raise Misconfigured("option", f"{name}: inapp.store has no option {unknown[0]!r}; remove it")
+    refuse_unknown(name, "inapp.store", set(options) - {"inbox"}, ())
     inbox: Inbox | None = options.get("inbox")
     if inbox is None or not callable(getattr(inbox, "put", None)):
         raise Misconfigured(

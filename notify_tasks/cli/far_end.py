@@ -6,7 +6,9 @@ import argparse
 import signal
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from notify_tasks.cli.context import find_fleet
 from notify_tasks.embedded import EmbeddedError
 from notify_tasks.sandbox import sandbox_process
 from notify_tasks.terminal.output import bold, stdout
@@ -15,13 +17,19 @@ from notify_tasks.terminal.output import bold, stdout
 def run(options: argparse.Namespace) -> int:
     """Run a sandbox until Ctrl-C or SIGTERM."""
     directory = Path(options.directory)
-    ports = {f"{name}_port": getattr(options, f"{name}_port") for name in ("smtp", "http", "control")}
+    find_fleet()
+    given: dict[str, Any] = {
+        f"{name}_port": getattr(options, f"{name}_port") for name in ("smtp", "http", "control")
+    }
+    given["host"] = options.host
+    if options.page_port is not None:
+        given["page_port"] = options.page_port
     signal.signal(signal.SIGTERM, _end)
     out = stdout()
     try:
-        with sandbox_process(directory, **ports) as sandbox:
+        with sandbox_process(directory, page=True, **given) as sandbox:
             ready = sandbox.ready
-            out.say([bold("the far end is up"), "; Ctrl-C ends it"])
+            out.say([bold(f"open {ready.page_url}"), " to see what arrives; Ctrl-C ends it"])
             out.say(f"  SANDBOX_SMTP_URL={ready.smtp_url}")
             out.say(f"  SANDBOX_CA_FILE={Path(ready.ca_file).absolute()}")
             out.say(f"  SANDBOX_HTTP_URL={ready.http_url}")

@@ -61,7 +61,8 @@ def build() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     for add in (
-        _demo, _send, _status, _cancel, _replay, _recipients, _parked, _templates, _migrate, _doctor, _sandbox,
+        _demo, _send, _status, _cancel, _replay, _recipients, _parked, _templates, _config, _migrate, _doctor, _health,
+        _sandbox,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -173,6 +174,7 @@ def _send(commands: Commands) -> None:
           notify send order.shipped --to user-42 --payload '{"order_id": 981}'
           notify send order.shipped --to email=ann@example.com,locale=de --payload @order.json
           notify send order.shipped --to user-42 --to user-43 --channel email --payload '{"order_id": 981}'
+          notify send invoice.paid --to user-42 --payload @invoice.json --attach invoice-981.pdf
           notify send order.shipped --to user-42 --at +10m --id order-981-shipped --payload @order.json
           id=$(notify send order.shipped --to user-42 --payload @order.json) && notify status "$id" """,
     )
@@ -180,6 +182,18 @@ def _send(commands: Commands) -> None:
     made.add_argument("--to", action="append", required=True, metavar="TO", help="recipient; may be repeated")
     made.add_argument(
         "--payload", metavar="JSON", help="what the templates fill in: JSON, @FILE, or - for standard input"
+    )
+    made.add_argument(
+        "--attach",
+        action="append",
+        metavar="FILE",
+        help="attach a small file of this machine (256 KiB in all); may be repeated",
+    )
+    made.add_argument(
+        "--attach-stored",
+        action="append",
+        metavar="PATH",
+        help="attach a file that lies under the fleet's folder NOTIFY_ATTACHMENTS; may be repeated",
     )
     made.add_argument(
         "--channel",
@@ -265,8 +279,14 @@ def _recipients(commands: Commands) -> None:
             "add",
             "people:add",
             "store a recipient, or change one",
-            "An address replaces those that the recipient had on the same channel; what is not named stays.",
-            "  notify recipients add user-42 --email ann@example.com --sms +4915112345678 --locale de",
+            """\
+            What is not named stays. The addresses given for a channel are all it has from then on: give an option
+            twice for two addresses. Each is checked, and stored in its usual form.""",
+            """\
+              notify recipients add user-42 --email ann@example.com --sms +4915112345678 --locale de
+              notify recipients add user-42 --timezone Europe/Berlin
+              notify recipients add user-42 --push TOKEN-OF-PHONE --push TOKEN-OF-TABLET
+              notify recipients add user-42 --remove sms --remove chat""",
         )
         made.add_argument("id", metavar="ID", help="the id that producers use")
         for channel, example in (
@@ -277,12 +297,82 @@ def _recipients(commands: Commands) -> None:
             ("webhook", "https://example.com/notifications"),
             ("chat", "room or member"),
         ):
-            made.add_argument(f"--{channel}", metavar="ADDRESS", help=example)
+            made.add_argument(f"--{channel}", action="append", metavar="ADDRESS", help=example)
         made.add_argument("--locale", metavar="TAG", help="de, pt-BR, zh-Hans")
         made.add_argument("--timezone", metavar="NAME", help="Europe/Berlin")
+        made.add_argument(
+            "--remove",
+            action="append",
+            metavar="FIELD",
+            help="a channel, locale or timezone; may be repeated",
+        )
         _tenant(made)
 
-    _group(commands, "recipients", "store the people that notifications go to", "", (add,))
+    def show(inner: Commands) -> None:
+        made = _command(
+            inner,
+            "show",
+            "people:show",
+            "show what is stored of a recipient",
+            "Addresses are shortened, but for --json. Exit status 1 where the id is not known.",
+            "  notify recipients show user-42\n  notify recipients show user-42 --json | jq .addresses.email",
+        )
+        made.add_argument("id", metavar="ID", help="the id that producers use")
+        made.add_argument(
+            "--json", action="store_true", help="everything, with whole addresses, for machines"
+        )
+        _tenant(made)
+
+    def list_(inner: Commands) -> None:
+        made = _command(
+            inner,
+            "list",
+            "people:list_",
+            "list recipients by their ids",
+            """\
+            A page at a time: the last line says how to get the next one. Addresses are shortened, but for --json,
+            which writes an object a line.""",
+            """\
+              notify recipients list
+              notify recipients list --prefix user- --channel sms --limit 20
+              notify recipients list --after user-42
+              notify recipients list --json --limit 1000 | jq -r .id""",
+        )
+        made.add_argument("--prefix", default="", metavar="TEXT", help="those whose ids begin so")
+        made.add_argument("--channel", metavar="NAME", help="those with an address there")
+        made.add_argument("--after", metavar="ID", help="those behind this one")
+        made.add_argument(
+            "--limit", type=int, default=50, metavar="N", help="how many at most (default: %(default)s)"
+        )
+        made.add_argument(
+            "--json", action="store_true", help="everything, with whole addresses, for machines"
+        )
+        _tenant(made)
+
+    def erase(inner: Commands) -> None:
+        made = _command(
+            inner,
+            "erase",
+            "people:erase",
+            "erase a recipient, and what was sent to them",
+            """\
+            Stops what waits for the person, and deletes contact points, in-app messages, addresses, and the contents
+            of notifications to this person alone. Ids, states and times stay, and so do suppressed addresses, because
+            they keep the fleet from writing there again. It cannot be undone: on a terminal it asks first, without
+            one it needs --yes. Exit status 1 where nothing is known of the id.""",
+            "  notify recipients erase user-42\n  notify recipients erase user-42 --yes",
+        )
+        made.add_argument("id", metavar="ID", help="the id that producers use")
+        made.add_argument("--yes", action="store_true", help="do not ask")
+        _tenant(made)
+
+    _group(
+        commands,
+        "recipients",
+        "store, list and erase the people that notifications go to",
+        "",
+        (add, show, list_, erase),
+    )
 
 
 def _parked(commands: Commands) -> None:
@@ -311,6 +401,33 @@ def _parked(commands: Commands) -> None:
 
 
 def _templates(commands: Commands) -> None:
+    def new(inner: Commands) -> None:
+        made = _command(
+            inner,
+            "new",
+            "types:new",
+            "make the folder of a new type",
+            """\
+            Its files are in order from the start: a payload schema, an example, and each channel's file with comments
+            that say what to change. A running fleet finds it within a second.""",
+            """\
+              notify templates new order.cancelled
+              notify templates new order.cancelled --channels email,sms --locale de --locale zh-Hans""",
+        )
+        made.add_argument("type", metavar="TYPE", help="small letters, digits and dots: order.cancelled")
+        made.add_argument(
+            "--channels",
+            action="append",
+            metavar="NAMES",
+            help="where it goes, separated by commas (default: email)",
+        )
+        made.add_argument(
+            "--locale",
+            action="append",
+            metavar="TAG",
+            help="a translation besides English: de, zh-Hans; may be repeated",
+        )
+
     def check(inner: Commands) -> None:
         made = _command(
             inner,
@@ -326,23 +443,81 @@ def _templates(commands: Commands) -> None:
         made = _command(
             inner,
             "preview",
-            "types:preview",
-            "show a type as people will get it",
-            "",
-            "  notify templates preview order.shipped\n"
-            "  notify templates preview order.shipped --channel email --locale de\n"
-            "  notify templates preview order.shipped --json | jq -r .channels.email.html > mail.html",
+            "preview:run",
+            "show types as people will get them",
+            """\
+            Opens a page with every channel and locale side by side, which follows the files as you edit them. Ctrl-C
+            ends it. With --text, --json, --channel or --locale it prints one type instead.""",
+            """\
+              notify templates preview
+              notify templates preview order.shipped --port 8080 --no-browser
+              notify templates preview order.shipped --channel email --locale de
+              notify templates preview order.shipped --json | jq -r .channels.email.html > mail.html""",
         )
-        made.add_argument("type", metavar="TYPE")
-        made.add_argument("--channel", metavar="NAME", help="only this one")
-        made.add_argument("--locale", metavar="TAG", help="a person's: de, zh-Hans-CN")
-        made.add_argument("--json", action="store_true", help="everything, with HTML, for machines")
+        made.add_argument("type", nargs="?", metavar="TYPE", help="the one to begin with")
+        made.add_argument("--port", type=int, metavar="PORT", help="where (default: 8026, or a free one)")
+        made.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+        made.add_argument("--text", action="store_true", help="print it as plain text")
+        made.add_argument("--json", action="store_true", help="print everything, with HTML, for machines")
+        made.add_argument("--channel", metavar="NAME", help="print this channel alone")
+        made.add_argument("--locale", metavar="TAG", help="print it for a person's locale: de, zh-Hans-CN")
 
     def list_(inner: Commands) -> None:
         _command(inner, "list", "types:show", "list the types with their channels, lanes and locales")
 
     text = "A type is a folder under NOTIFY_TEMPLATES (default: templates)."
-    _group(commands, "templates", "check, preview and list notification types", text, (check, preview, list_))
+    _group(
+        commands,
+        "templates",
+        "make, check, preview and list notification types",
+        text,
+        (new, check, preview, list_),
+    )
+
+
+def _config(commands: Commands) -> None:
+    def show(inner: Commands) -> None:
+        made = _command(
+            inner,
+            "show",
+            "config:show",
+            "show every value, and the file and line or variable that it comes from",
+            "Secrets are masked; of a variable that a provider reads, only whether it is set.",
+            "  notify config show\n"
+            "  NOTIFY_ENV=prod notify config show\n"
+            "  notify config show --json | jq -r '.[] | select(.key | endswith(\".rate\"))'",
+        )
+        made.add_argument("--json", action="store_true", help="for machines")
+
+    def check(inner: Commands) -> None:
+        made = _command(
+            inner,
+            "check",
+            "config:check",
+            "say what is wrong with notify.toml, its overlay and their variables",
+            """\
+            All problems at once, each with file, line and what to write. A worker refuses to start on any of them; a
+            running one keeps what it has. Exit status 1 where there is one.""",
+            """\
+              notify config check
+              NOTIFY_ENV=prod notify config check --files-only    before a deployment, where there are no secrets
+              notify config check --channel sms                   what a worker of sms needs""",
+        )
+        made.add_argument(
+            "--channel",
+            action="append",
+            metavar="NAME",
+            help="secrets and options of this channel's providers alone; may be repeated (default: every channel's)",
+        )
+        made.add_argument("--files-only", action="store_true", help="leave out secrets and providers' options")
+
+    def reference(inner: Commands) -> None:
+        _command(inner, "reference", "config:reference", "print the table of every setting, in Markdown")
+
+    text = """\
+        notify.toml names providers and pools. Over it lies notify.<env>.toml, where NOTIFY_ENV=<env> is set, and over
+        both the environment: NOTIFY_PROVIDERS__SMTP_MAIN__RATE=10/s. Running workers take a change within 5 seconds."""
+    _group(commands, "config", "show and check the configuration", text, (show, check, reference))
 
 
 def _migrate(commands: Commands) -> None:
@@ -371,21 +546,57 @@ def _doctor(commands: Commands) -> None:
     )
 
 
+def _health(commands: Commands) -> None:
+    made = _command(
+        commands,
+        "health",
+        "health:run",
+        "say whether one process is well: for containers and probes",
+        """\
+        A worker and beat write a sign of life every few seconds into the file that NOTIFY_HEALTH_FILE names; Flower
+        and the sandbox answer over HTTP. One that is alive but stuck is not well; one that waits for PostgreSQL or
+        Redis is. Exit status 1 where it is not well, with the reason.""",
+        """\
+          notify health
+          notify health --file /run/notify/health --max-age 60
+          notify health --url http://127.0.0.1:5555/healthcheck""",
+    )
+    made.add_argument("--file", metavar="FILE", help="sign of life (default: NOTIFY_HEALTH_FILE)")
+    made.add_argument(
+        "--max-age",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="an older sign is none (default: %(default)s)",
+    )
+    made.add_argument("--url", metavar="URL", help="ask over HTTP instead; well is an answer of 200")
+
+
 def _sandbox(commands: Commands) -> None:
     made = _command(
         commands,
         "sandbox",
         "far_end:run",
-        "run a far end that takes messages and misbehaves on demand",
+        "run a far end that takes messages, shows them on a page and misbehaves on demand",
         """\
-        A real SMTP server (STARTTLS, AUTH) and an HTTP far end for the sandbox providers. It writes every request to
-        a log. An address can ask for trouble: bounce@, reject@, flaky@, throttle@, slow@ and lost@ anything.""",
+        A real SMTP server (STARTTLS, AUTH) and an HTTP far end for the sandbox providers, with a page that shows live
+        what arrives. The page is for developers: it has no password, and listens on this machine alone unless --host
+        says otherwise. With NOTIFY_DATABASE_URL it shows timelines and in-app messages as well. Every request is
+        written to a log, without contents.
+
+        An address can ask for trouble: bounce@, reject@, flaky@, throttle@, slow@ and lost@ anything.""",
         """\
           notify sandbox
-          notify sandbox --smtp-port 1025 --http-port 8025""",
+          notify sandbox --smtp-port 1025 --http-port 8026 --page-port 8025""",
     )
     made.add_argument(
         "--directory", default=f"{DIRECTORY}/sandbox", metavar="DIR", help="log and certificate"
     )
+    made.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: %(default)s)"
+    )
     for name in ("smtp", "http", "control"):
         made.add_argument(f"--{name}-port", type=int, default=0, metavar="PORT", help="default: a free one")
+    made.add_argument(
+        "--page-port", type=int, metavar="PORT", help="default: 8025, or a free one if that is taken"
+    )

@@ -7,10 +7,12 @@ import json
 import re
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from notify_tasks.attachments import MAX_CONTENT_BYTES
 from notify_tasks.cli.context import database, find_fleet
 from notify_tasks.errors import InvalidCall
 from notify_tasks.terminal.output import dim, stderr, stdout
@@ -38,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
         "at": moment("--at", options.at),
         "expires": moment("--expires", options.expires),
         "locale": options.locale,
+        "attachments": attachments(options.attach, options.attach_stored),
     }
     find_fleet()
     from notify_tasks import send_notification  # noqa: PLC0415 - Celery, which checks that fail do without
@@ -92,6 +95,33 @@ def payload(text: str | None) -> Any:
             why = f"the file {text[1:]} cannot be read ({type(error).__name__})"
             raise InvalidCall("--payload", why, "Name a text file with JSON") from None
     return _json("--payload", text)
+
+
+def attachments(files: Sequence[str] | None, stored: Sequence[str] | None) -> list[dict[str, Any]] | None:
+    """The attachments as they are typed: files of this machine, and paths under the fleet's folder.
+
+    Raises:
+        InvalidCall: a file cannot be read, or is too large for a call.
+    """
+    found: list[dict[str, Any]] = [{"name": Path(file).name, "content": _bytes(file)} for file in files or ()]
+    found += [{"name": path.rpartition("/")[2], "file": path} for path in stored or ()]
+    return found or None
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_CONTENT_BYTES + 1)
+    except OSError as error:
+        why = f"the file {path} cannot be read ({type(error).__name__})"
+        raise InvalidCall("--attach", why, "Name a file that you may read") from None
+    if len(content) > MAX_CONTENT_BYTES:
+        raise InvalidCall(
+            "--attach",
+            f"the file {path} has more than the {MAX_CONTENT_BYTES} bytes of a call",
+            "Put it under the fleet's folder NOTIFY_ATTACHMENTS and write --attach-stored PATH",
+        )
+    return content
 
 
 def moment(option: str, text: str | None) -> datetime | timedelta | None:

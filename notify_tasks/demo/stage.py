@@ -22,6 +22,7 @@ from notify_tasks.sandbox import Sandbox, sandbox_process
 from notify_tasks.store.database import Database
 from notify_tasks.store.migrate import migrate
 from notify_tasks.supervising import Spec, Supervisor, celery_spec, worker_spec
+from notify_tasks.terminal.output import Line, bold
 
 TIMEOUT_SECONDS: Final = 5
 """Of a provider's call; a lease is 30 s longer."""
@@ -32,6 +33,8 @@ START_WITHIN: Final = 90.0
 LOOK_EVERY: Final = 0.1
 FLOWER_PORT: Final = 5555
 FLOWER_USER: Final = "demo"
+DATABASE_FILE: Final = "database.url"
+"""In the far end's folder: its page, which starts together with the database, finds that by it."""
 
 CONFIG: Final = f"""\
 # Written by `notify demo`: every provider is the sandbox's far end on this machine.
@@ -127,8 +130,8 @@ def specs(flower: Flower) -> list[Spec]:
     secret = {
         "FLOWER_ADDRESS": "127.0.0.1",
         "FLOWER_PORT": flower.url.rpartition(":")[2],
-        "FLOWER_BASIC_AUTH": f"{flower.user}:{flower.password}",  # not an argument: everybody can read those
-        "FLOWER_READ_ONLY": "true",
+        "FLOWER_USER": flower.user,
+        "FLOWER_PASSWORD": flower.password,  # not an argument: everybody can read those
     }
     return [
         *(
@@ -162,7 +165,7 @@ def repository() -> Path:
 @contextmanager
 def open_stage(
     directory: Path,
-    tell: Callable[[str], None],
+    tell: Callable[[Line], None],
     waiting: Callable[[str], None],
     on_restart: Callable[[str, int], None],
     *,
@@ -190,8 +193,11 @@ def open_stage(
         tell(
             f"far end: SMTP on 127.0.0.1:{sandbox.ready.smtp_port}, HTTP on 127.0.0.1:{sandbox.ready.http_port}"
         )
+        tell([bold(f"see what arrives: open {sandbox.ready.page_url}")])
         applied = migrate(postgres.url)
         tell(f"schema: {len(applied)} applied" if applied else "schema: up to date")
+        _tell_page(directory, postgres)
+        stack.callback(_page_file(directory).unlink, missing_ok=True)
         if new:  # making a database is no part of coming up
             begun = time.monotonic()
         flower = Flower(f"http://127.0.0.1:{_flower_port()}", FLOWER_USER, secrets.token_urlsafe(9))
@@ -225,8 +231,11 @@ def open_stage(
 
 def _servers(stack: ExitStack, directory: Path, *, own_servers: bool) -> tuple[Server, Server, Sandbox]:
     """Start the three at the same time. Whatever fails, what has started is stopped by the stack."""
+    page = _page_file(directory)
+    page.unlink(missing_ok=True)  # of a demo that was killed
+    environment = {**_inherited(), "NOTIFY_DATABASE_URL_FILE": str(page.absolute())}
     wanted: list[AbstractContextManager[Any]] = [
-        sandbox_process(directory / "sandbox"),
+        sandbox_process(directory / "sandbox", page=True, environment=environment),
         postgres_server(directory, use_environment=not own_servers),
         redis_server(directory, use_environment=not own_servers),
     ]
@@ -243,6 +252,20 @@ def _servers(stack: ExitStack, directory: Path, *, own_servers: bool) -> tuple[S
             raise problem
     sandbox, postgres, redis = (future.result() for future in starting)
     return redis, postgres, sandbox
+
+
+def _page_file(directory: Path) -> Path:
+    return directory / "sandbox" / DATABASE_FILE
+
+
+def _tell_page(directory: Path, postgres: Server) -> None:
+    """Name the database to the far end's page. The file holds a password, as the environment file does."""
+    path = _page_file(directory)
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    draft.write_text(postgres.url)
+    draft.rename(path)
 
 
 def _shown(name: str, server: Server) -> str:

@@ -287,6 +287,7 @@ def _timelines(run_: Run, output: Output) -> None:
 def _where_to_look(run_: Run, output: Output, *, stay: bool) -> None:
     stage = run_.stage
     if stay:
+        output.say([bold(f"  page      {stage.sandbox.ready.page_url}"), "  what arrived, live: open it"])
         if stage.directory != Path(DIRECTORY):  # else commands find it by themselves
             output.say(f"  first     set -a; . {stage.directory / ENV_FILE}; set +a")
         output.say(f"  status    notify status {run_.calls[-1].message_id(run_.name)}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from notify_tasks.broker import Broker, Outgoing, Raw, Refused, Unanswered, Unreachable
 from notify_tasks.errors import MaybeAccepted, NotAccepted
+from notify_tasks.messages import shown
 from notify_tasks.notification import Notification
 from notify_tasks.routing import INTAKE, NORMAL, SEND_TASK, queue_for
 
@@ -52,13 +53,14 @@ def message_of(notification: Notification, headers: Mapping[str, object]) -> Out
     """The Celery message. What logs and Flower show of it is nothing personal."""
     queue = queue_of(notification)
     envelope = Raw(json.dumps(notification.to_wire(), separators=(",", ":")))
-    shown = (notification.event_type, notification.message_id, ",".join(notification.channels or ()) or "all")
     return Outgoing(
         task=SEND_TASK,
         args=(envelope,),
         queue=queue,
         task_id=notification.message_id,
-        argsrepr=repr(shown),
+        argsrepr=shown(
+            notification.event_type, notification.message_id, ",".join(notification.channels or ())
+        ),
         headers=headers,
         ledger_field=f"{notification.tenant}/{notification.message_id}/{notification.hash}",
         ledger_value=f'{{"queue":{json.dumps(queue)},"envelope":{envelope}}}',

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,6 +120,8 @@ class Effects:
         self._n = 0
         self._connections = 0
         self._ids: dict[tuple[str | None, ...], str | None] = {}
+        self.watch: Callable[[LoggedRequest], None] = lambda _: None
+        """Called with each request that is logged."""
         for request in read_log(path):
             self._n = request.n
             self._connections = max(self._connections, request.connection)
@@ -167,6 +169,7 @@ class Effects:
             mode=mode,
         )
         self._append(request)
+        self.watch(request)
         return request
 
     def _append(self, request: LoggedRequest) -> None:

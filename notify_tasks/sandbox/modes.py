@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -87,6 +87,11 @@ class Mode:
     on: str = "send"
 
     @property
+    def well(self) -> bool:
+        """It does nothing bad, or not any more."""
+        return self.name == "ok" or self.times == 0
+
+    @property
     def status(self) -> int | None:
         """The HTTP status, for a mode that is one."""
         return int(self.name) if _STATUS.fullmatch(self.name) else None
@@ -155,14 +160,18 @@ class Modes:
         self._draws = {target: random.Random(f"{seed}/{target}") for target in TARGETS}  # noqa: S311 - not a secret
         self._modes: dict[str, Mode] = dict.fromkeys(TARGETS, OK)
         self._seen: set[str] = set()
+        self.watch: Callable[[], None] = lambda: None
+        """Called after each change, also when the `times` of a mode are used up."""
 
     def set(self, target: str, mode: Mode) -> None:
         self._modes[target] = mode
+        self.watch()
 
     def clear(self, target: str | None = None) -> None:
         """Make one target well again, or all."""
         for each in TARGETS if target is None else (target,):
             self._modes[each] = OK
+        self.watch()
 
     def now(self) -> dict[str, Mode]:
         return dict(self._modes)
@@ -180,6 +189,7 @@ class Modes:
             return OK
         if mode.times is not None:
             self._modes[target] = dataclasses.replace(mode, times=mode.times - 1)
+            self.watch()
         return mode
 
     def of_address(self, target: str, address: str) -> Mode | None:

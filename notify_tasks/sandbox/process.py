@@ -7,7 +7,7 @@ import json
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,8 @@ from notify_tasks.sandbox.ready import Ready
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
 _OUTPUT_NAME: Final = "sandbox.log"
+_ALONE: Final = "notify_tasks.sandbox"
+_WITH_PAGE: Final = "notify_tasks.pages"
 
 
 class Sandbox:
@@ -94,25 +96,39 @@ class Sandbox:
         return answer
 
 
-def start_sandbox(directory: Path, **options: str | int) -> Sandbox:
+def start_sandbox(
+    directory: Path,
+    *,
+    page: bool = False,
+    environment: Mapping[str, str] | None = None,
+    **options: str | int,
+) -> Sandbox:
     """Start a sandbox and wait until it is ready. It ends when this process does, however this one ends.
 
     Args:
         directory: takes its log, certificates and output; created if missing.
-        options: `host`, `smtp_port`, `http_port`, `control_port`, `seed`: see `SandboxServer`.
+        page: with the page that shows what arrived; `ready.page_url` tells where.
+        environment: the child's; None for our own. The page takes the fleet's database from it.
+        options: `host`, `smtp_port`, `http_port`, `control_port`, `seed`: see `SandboxServer`. With the page also
+            `page_port`: 0 for a free one; without it 8025, or a free one where somebody has that.
 
     Raises:
         RuntimeError: it did not start; the text has what it wrote.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "notify_tasks.sandbox", "--directory", str(directory)]
+    command = [sys.executable, "-m", _WITH_PAGE if page else _ALONE, "--directory", str(directory)]
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     output = directory / _OUTPUT_NAME
     with output.open("ab") as errors:
         # A session of its own: Ctrl-C in the starter's terminal must not end it before the starter says so.
         process = subprocess.Popen(  # noqa: S603 - our own module, and options that are numbers or a host
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            env=None if environment is None else dict(environment),
         )
     assert process.stdout is not None
     with process.stdout:
@@ -128,9 +144,15 @@ def start_sandbox(directory: Path, **options: str | int) -> Sandbox:
 
 
 @contextmanager
-def sandbox_process(directory: Path, **options: str | int) -> Iterator[Sandbox]:
+def sandbox_process(
+    directory: Path,
+    *,
+    page: bool = False,
+    environment: Mapping[str, str] | None = None,
+    **options: str | int,
+) -> Iterator[Sandbox]:
     """`start_sandbox` for a `with` block: stopped at its end."""
-    sandbox = start_sandbox(directory, **options)
+    sandbox = start_sandbox(directory, page=page, environment=environment, **options)
     try:
         yield sandbox
     finally:

@@ -23,6 +23,8 @@ class Ready:
     ca_file: str
     log_path: str
     seed: int
+    page_url: str | None = None
+    """Of the page that shows what arrived; None where there is none."""
 
     def line(self) -> str:
         return json.dumps(asdict(self))

@@ -12,8 +12,9 @@ from typing import Any, Final
 import trustme
 
 from notify_tasks.routing import CHANNELS
+from notify_tasks.sandbox.kept import Kept
 from notify_tasks.sandbox.log import Effects
-from notify_tasks.sandbox.modes import SMTP, Modes
+from notify_tasks.sandbox.modes import SMTP, Modes, parse_mode
 from notify_tasks.sandbox.ready import Ready
 from notify_tasks.sandbox.wire_http import MAX_HEAD, HttpEnd
 from notify_tasks.sandbox.wire_smtp import PASSWORD, USER, SmtpEnd
@@ -63,6 +64,7 @@ class SandboxServer:
         http_port: the sandbox providers' far end; it answers control requests as well.
         control_port: control only; it listens on when the mode `refuse` closes the HTTP port.
         seed: of the draws for modes with a rate; drawn itself if None.
+        kept: takes what arrives, with its contents; None keeps no contents.
     """
 
     def __init__(
@@ -74,11 +76,14 @@ class SandboxServer:
         http_port: int = 0,
         control_port: int = 0,
         seed: int | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self._directory = directory
         self._host = host
         self._wanted = (smtp_port, http_port, control_port)
         self._seed = secrets.randbits(32) if seed is None else seed
+        self.modes = Modes(self._seed)
+        self.kept = kept
         self._servers: dict[str, asyncio.Server] = {}
         self._ports: dict[str, _Port] = {}
 
@@ -94,10 +99,9 @@ class SandboxServer:
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         self._effects = Effects(self._directory / LOG_NAME)
-        self._modes = Modes(self._seed)
         context, wrong = self._certificates()
-        self._http = HttpEnd(self._effects, self._modes, self._apply)
-        self._smtp = SmtpEnd(self._effects, self._modes, context, wrong)
+        self._http = HttpEnd(self._effects, self.modes, self._apply, self.kept)
+        self._smtp = SmtpEnd(self._effects, self.modes, context, wrong, self.kept)
         for name, wanted in zip(("smtp", "http", "control"), self._wanted, strict=True):
             self._ports[name] = _Port(self._host, wanted)
         for name in self._ports:
@@ -130,6 +134,25 @@ class SandboxServer:
             port.close()
         self._effects.close()
 
+    @property
+    def effects(self) -> Effects:
+        """What takes and logs. The server must have been started."""
+        return self._effects
+
+    async def set_mode(self, target: str, values: object) -> None:
+        """Tell a target how to behave, as the control API does.
+
+        Raises:
+            ModeError: the target, a field or a value is wrong.
+        """
+        self.modes.set(target, parse_mode(target, values))
+        await self._apply()
+
+    async def clear_modes(self) -> None:
+        """Make every target well again."""
+        self.modes.clear()
+        await self._apply()
+
     async def _listen(self, name: str) -> None:
         sock = self._ports[name].take()
         if name == "smtp":
@@ -141,7 +164,7 @@ class SandboxServer:
 
     async def _apply(self) -> None:
         """Close or open the ports as the modes say."""
-        for name, refuses in (("smtp", self._modes.refuses(SMTP)), ("http", self._modes.refuses(*CHANNELS))):
+        for name, refuses in (("smtp", self.modes.refuses(SMTP)), ("http", self.modes.refuses(*CHANNELS))):
             listening = name in self._servers
             if refuses and listening:
                 self._servers.pop(name).close()

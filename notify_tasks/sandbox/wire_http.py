@@ -26,11 +26,12 @@ from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from notify_tasks.routing import CHANNELS
+from notify_tasks.sandbox.kept import Arrival, Kept
 from notify_tasks.sandbox.log import KINDS, QUERYABLE, Effects, Incoming, LoggedRequest
 from notify_tasks.sandbox.modes import Mode, ModeError, Modes, parse_mode
 
 MAX_HEAD: Final = 64 * 1024
-MAX_BODY: Final = 4 * 1024 * 1024
+MAX_BODY: Final = 16 * 1024 * 1024  # a mail with as many attachments as there may be, in base64
 BIG_BODY: Final = 10 * 1024 * 1024
 BOMB: Final = 64 * 1024 * 1024
 _CONTROL: Final = "/control/modes"
@@ -134,12 +135,16 @@ class HttpEnd:
         effects: takes and logs.
         modes: how to behave.
         changed: called after each change of the modes.
+        kept: takes what arrives; None keeps no contents.
     """
 
-    def __init__(self, effects: Effects, modes: Modes, changed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, effects: Effects, modes: Modes, changed: Callable[[], Awaitable[None]], kept: Kept | None
+    ) -> None:
         self._effects = effects
         self._modes = modes
         self._changed = changed
+        self._kept = kept
         self._open: dict[asyncio.StreamWriter, bool] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -208,7 +213,7 @@ class HttpEnd:
             case ["", "v1", channel, "messages"], "POST" if channel in CHANNELS:
                 incoming = _incoming(request, channel, connection)
                 if incoming is not None:
-                    return await self._send(incoming, reader, writer)
+                    return await self._send(request, incoming, reader, writer)
                 problem = f"a message is an object with to and capability ({', '.join(KINDS)})"
                 invalid = Incoming(protocol="http", action="invalid", connection=connection, channel=channel)
                 return self._refuse(writer, invalid, 400, problem)
@@ -223,7 +228,11 @@ class HttpEnd:
         return True
 
     async def _send(
-        self, incoming: Incoming, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        request: _Request,
+        incoming: Incoming,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> bool:
         channel = incoming.channel or ""
         mode = self._modes.of_address(channel, incoming.to or "") or self._modes.draw(channel)
@@ -231,6 +240,8 @@ class HttpEnd:
             return await self._play_refusal(mode, incoming, reader, writer)
         code = None if mode.name in _NO_ANSWER else "202"
         taken = self._effects.record(incoming, accept=True, code=code, mode=mode.name)
+        if self._kept is not None and taken.accepted:
+            self._kept.add(_arrival(request, taken))
         return await self._play_acceptance(mode, taken, reader, writer)
 
     async def _find(
@@ -333,6 +344,22 @@ def _incoming(request: _Request, channel: str, connection: int) -> Incoming | No
         idempotency_key=None if key is None else str(key),
         to=body["to"],
         size=len(request.body),
+    )
+
+
+def _arrival(request: _Request, taken: LoggedRequest) -> Arrival:
+    return Arrival(
+        id=taken.id or "",
+        at=taken.at,
+        channel=taken.channel or "",
+        protocol="http",
+        to=taken.to or "",
+        raw=request.body,
+        headers=tuple(request.headers.items()),
+        delivery_id=taken.delivery_id,
+        code=taken.code,
+        mode=taken.mode,
+        again=taken.duplicate_of_key,
     )
 
 

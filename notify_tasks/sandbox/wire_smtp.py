@@ -16,6 +16,7 @@ from typing import Final
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from notify_tasks.sandbox.kept import Arrival, Kept
 from notify_tasks.sandbox.log import OPAQUE, Effects, Incoming
 from notify_tasks.sandbox.modes import OK, Mode, Modes
 from notify_tasks.sandbox.modes import SMTP as TARGET
@@ -93,16 +94,23 @@ class SmtpEnd:
         modes: how to behave.
         context: what STARTTLS uses.
         wrong_context: what it uses in the mode `bad_certificate`.
+        kept: takes what arrives; None keeps no contents.
     """
 
     def __init__(
-        self, effects: Effects, modes: Modes, context: ssl.SSLContext, wrong_context: ssl.SSLContext
+        self,
+        effects: Effects,
+        modes: Modes,
+        context: ssl.SSLContext,
+        wrong_context: ssl.SSLContext,
+        kept: Kept | None,
     ) -> None:
         self.open: set[_Connection] = set()
         self._effects = effects
         self._modes = modes
         self._context = context
         self._wrong_context = wrong_context
+        self._kept = kept
 
     def connection(self) -> SMTP:
         """The protocol object of a new connection."""
@@ -133,17 +141,34 @@ class SmtpEnd:
     ) -> str | None:
         """Log what becomes of a transaction for one recipient. Returns the id of its effect, if any."""
         content = transaction.original_content or b""
+        head = content.partition(b"\r\n\r\n")[0]  # the parser would split a large mail into all its lines
         incoming = Incoming(
             protocol="smtp",
             action="send",
             connection=server.number,
             channel="email",
             kind=OPAQUE,
-            delivery_id=BytesHeaderParser().parsebytes(content)[DELIVERY_HEADER],
+            delivery_id=BytesHeaderParser().parsebytes(head)[DELIVERY_HEADER],
             to=address,
             size=len(content),
         )
-        return self._effects.record(incoming, accept=accept, code=code, mode=transaction.mode.name).id
+        taken = self._effects.record(incoming, accept=accept, code=code, mode=transaction.mode.name)
+        if self._kept is not None and taken.accepted:
+            self._kept.add(
+                Arrival(
+                    id=taken.id or "",
+                    at=taken.at,
+                    channel="email",
+                    protocol="smtp",
+                    to=address or "",
+                    raw=content,
+                    delivery_id=taken.delivery_id,
+                    code=code,
+                    mode=taken.mode,
+                    again=taken.duplicate_of_key,
+                )
+            )
+        return taken.id
 
     def authenticate(
         self, server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, data: object

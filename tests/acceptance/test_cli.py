@@ -109,7 +109,7 @@ def test_help_teaches_with_examples(notify: Notify) -> None:
     commands = re.findall(r"^ {4}([a-z]+) {2,}\S", top.out, re.MULTILINE)
     assert commands == [
         *("demo", "send", "status", "cancel", "replay", "recipients", "parked"),
-        *("templates", "migrate", "doctor", "sandbox"),
+        *("templates", "config", "migrate", "doctor", "health", "sandbox"),
     ]
     for command in commands:
         said = notify(command, "--help")
@@ -247,6 +247,40 @@ def test_send_prints_the_id_alone_and_status_tells_the_rest(
 def test_send_takes_its_payload_from_a_file(notify: Notify, tmp_path: Path) -> None:
     (tmp_path / "order.json").write_text(PAYLOAD)
     assert notify("send", "order.shipped", "--to", "ana", "--payload", "@order.json").status == 0
+
+
+@pytest.mark.usefixtures("servers")
+def test_send_attaches_files_and_status_tells_their_names_and_sizes_to_machines_alone(
+    notify: Notify, worker: Callable[[], Fleet], tmp_path: Path
+) -> None:
+    (tmp_path / "invoice-981.pdf").write_bytes(b"%PDF-1.7")
+    words = ["send", "order.shipped", "--to", "id=ana,email=ana@example.com", "--payload", PAYLOAD]
+    said = notify(*words, "--attach", "invoice-981.pdf", "--attach-stored", "terms/2026.pdf")
+    assert (said.status, said.err.count("\n")) == (0, 1)
+    worker()
+
+    told = notify("status", said.out.strip(), "--json")
+    (notification,) = json.loads(told.out)["notifications"]
+    assert notification["attachments"] == [
+        {"name": "invoice-981.pdf", "type": "application/pdf", "size": 8},
+        {"name": "2026.pdf", "type": "application/pdf", "size": None},
+    ]
+    assert "terms/" not in told.out
+    assert "pdf" not in notify("status", said.out.strip()).all
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [(None, "--attach: the file x.pdf cannot be read"), (262_145, "write --attach-stored PATH")],
+)
+def test_a_file_that_cannot_be_attached_is_said_with_what_to_type(
+    notify: Notify, tmp_path: Path, size: int | None, sentence: str
+) -> None:
+    if size is not None:
+        (tmp_path / "x.pdf").write_bytes(bytes(size))
+    said = notify("send", "order.shipped", "--to", "ana", "--attach", "x.pdf")
+    assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
+    assert sentence in said.err
 
 
 @pytest.mark.usefixtures("servers")
@@ -483,10 +517,11 @@ def test_templates_are_listed_checked_and_shown(notify: Notify, types: Path) -> 
     listed = notify("templates", "list")
     assert listed.status == 0
     assert re.search(r"order\.shipped +● in order +normal +email, inapp, sms", listed.out)
-    assert "✔ 2 types in order" in notify("templates", "check").out
+    assert "✔ 4 types in order" in notify("templates", "check").out
     shown = notify("templates", "preview", "order.shipped", "--channel", "sms", "--locale", "de-AT")
     assert "locale de" in shown.out
     assert "Bestellung 981" in shown.out
+    assert "text     Hello Ana Silva," in notify("templates", "preview", "order.shipped", "--text").out
     told = json.loads(notify("templates", "preview", "order.shipped", "--json").out)
     assert told["channels"]["email"]["html"].startswith("<!")
 
@@ -498,6 +533,28 @@ def test_templates_are_listed_checked_and_shown(notify: Notify, types: Path) -> 
     unknown = notify("templates", "preview", "order.shiped")
     assert unknown.status == 2
     assert "Did you mean order.shipped?" in unknown.err
+
+
+def test_a_type_is_made_and_what_cannot_be_made_is_refused(notify: Notify, types: Path) -> None:
+    made = notify("templates", "new", "order.cancelled", "--channels", "email,sms", "--locale", "de")
+    assert (made.status, made.err) == (0, "")
+    assert "has 10 files" in made.out
+    assert (
+        f"notify send order.cancelled --to user-42 --payload @{types}/order.cancelled/example.json"
+        in made.out
+    )
+    assert "✔ 1 type in order" in notify("templates", "check", "order.cancelled").out
+
+    for words, said in (
+        (["order.cancelled"], "exists already. Edit its files, or choose another name"),
+        (["Order Returned"], "Write order.returned"),
+        (["order.returned", "--channels", "emial"], "Did you mean 'email'?"),
+        (["order.returned", "--locale", "german"], "Write a language tag: de, zh-Hans, pt-BR"),
+    ):
+        refused = notify("templates", "new", *words)
+        assert refused.status == 2
+        assert said in refused.err
+    assert not (types / "order.returned").exists()
 
 
 # --- as a program -------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +13,14 @@ from pathlib import Path
 
 import pytest
 import redis
-from faults.fleet import RunningFleet, beat, running_fleet, workers
+from faults.fleet import CONFIG, RunningFleet, beat, running_fleet, workers
 
 from notify_tasks import NotificationResult, send_notification
 from notify_tasks.store import statuses
 from notify_tasks.store.cancelling import cancel
 from notify_tasks.store.database import Database
+from notify_tasks.supervising import worker_spec
+from tests.acceptance.far_mail import FarMail, far_mail
 
 TEMPLATES = Path(__file__).parents[1] / "faults" / "templates"
 PHONE = "+4915112345678"
@@ -34,8 +38,27 @@ POISON = [
 ]
 
 
+MAIL = """
+[providers.far-email]
+use = "email.smtp"
+url = "env:FAR_SMTP_URL"
+ca_file = "{ca_file}"
+sender = "Shop <shop@example.com>"
+timeout = 10
+[channels.email]
+pool = ["far-email"]
+"""
+
+
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+def mailboxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarMail]:
+    """The sandbox's SMTP far end, in this process, so that what it took can be looked at."""
+    with far_mail(tmp_path_factory.mktemp("far-mail")) as far:
+        yield far
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, mailboxes: FarMail) -> Iterator[RunningFleet]:
     directory = tmp_path_factory.mktemp("path")
     templates = directory / "templates"
     shutil.copytree(TEMPLATES, templates)
@@ -47,8 +70,24 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
         policy.read_text().replace("additionalProperties = false\n", "additionalProperties = true\n")
     )
     (broken / "example.json").write_text('{"n": 1, "missing": "here"}\n')
-    environment = {"NOTIFY_TEMPLATES": str(templates), "NOTIFY_UNKNOWN_TYPE_WAIT": "2"}
-    with running_fleet(directory, [*workers(), beat()], environment=environment) as running:
+    letter = templates / "fault.letter"
+    letter.mkdir()
+    (letter / "notification.toml").write_text('channels = ["email"]\n[payload]\ntype = "object"\n')
+    (letter / "example.json").write_text("{}\n")
+    (letter / "email.subject.txt").write_text("A letter\n")
+    (letter / "email.txt").write_text("Enclosed: {{ attachments | map(attribute='name') | join(', ') }}\n")
+    (directory / "stored").mkdir()
+    config = directory / "with-mail.toml"
+    config.write_text(CONFIG + MAIL.format(ca_file=mailboxes.ready.ca_file))
+    environment = {
+        "NOTIFY_TEMPLATES": str(templates),
+        "NOTIFY_UNKNOWN_TYPE_WAIT": "2",
+        "NOTIFY_ATTACHMENTS": str(directory / "stored"),
+        "NOTIFY_CONFIG": str(config),
+        "FAR_SMTP_URL": mailboxes.ready.smtp_url,
+    }
+    mail = worker_spec("worker-mail", ["notify.email"], threads=2)
+    with running_fleet(directory, [*workers(), mail, beat()], environment=environment) as running:
         yield running
 
 
@@ -261,3 +300,62 @@ def test_a_passing_fault_is_retried_by_celery(fleet: RunningFleet, store: Databa
 
     assert [attempt.outcome for attempt in delivery.attempts] == ["try_later", "accepted"]
     assert delivery.state == "sent"
+
+
+@pytest.mark.parametrize("channels", [["email"], None], ids=["one hop", "by way of intake"])
+def test_attachments_arrive_byte_for_byte_under_their_names(
+    fleet: RunningFleet, store: Database, mailboxes: FarMail, channels: list[str] | None
+) -> None:
+    # Given an invoice in the call, as large as may be, and terms that lie in the shared folder,
+    invoice = random.Random(981).randbytes(256 * 1024)
+    terms = random.Random(982).randbytes(3 * 1024 * 1024)
+    (fleet.directory / "stored" / "terms.bin").write_bytes(terms)
+    address = "ann@example.com" if channels else "bob@example.com"
+
+    # when both are sent,
+    result = send_notification.delay(
+        "fault.letter",
+        to={"email": address},
+        channels=channels,
+        attachments=[
+            {"name": "Rechnung für 张伟.pdf", "content": invoice},
+            {"name": "terms.pdf", "file": "terms.bin"},
+        ],
+    )
+    (delivery,) = ended(fleet, store, result).deliveries
+
+    # then they are in the mail as they were,
+    assert delivery.state == "sent", delivery
+    (mail,) = mailboxes.to(address)
+    digests = {
+        part.get_filename(): hashlib.sha256(part.get_payload(decode=True)).hexdigest()  # type: ignore[arg-type]
+        for part in mail.iter_attachments()
+    }
+    assert digests == {
+        "Rechnung für 张伟.pdf": hashlib.sha256(invoice).hexdigest(),
+        "terms.pdf": hashlib.sha256(terms).hexdigest(),
+    }
+    text = mail.get_body(("plain",))
+    assert text is not None
+    assert text.get_content().strip() == "Enclosed: Rechnung für 张伟.pdf, terms.pdf"
+
+    # and no worker has written their names, or where they lie, into its log.
+    logs = b"".join(path.read_bytes() for path in (fleet.directory / "logs").iterdir())
+    for private in ("Rechnung", "terms.pdf", "terms.bin"):
+        assert private.encode() not in logs
+
+
+def test_a_stored_attachment_outside_of_the_folder_is_never_sent(
+    fleet: RunningFleet, store: Database, mailboxes: FarMail
+) -> None:
+    (fleet.directory / "secret.bin").write_bytes(b"canary")
+    (fleet.directory / "stored" / "way-out").symlink_to(fleet.directory)
+    result = send_notification.delay(
+        "fault.letter",
+        to={"email": "eve@example.com"},
+        attachments=[{"name": "secret.bin", "file": "way-out/secret.bin"}],
+    )
+    (delivery,) = ended(fleet, store, result).deliveries
+
+    assert (delivery.state, delivery.attempts[-1].code) == ("failed", "attachment_not_a_file")
+    assert mailboxes.to("eve@example.com") == []

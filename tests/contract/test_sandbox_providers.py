@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import socket
-import ssl
 import threading
 import time
 import traceback
@@ -17,12 +16,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-import requests
-import urllib3.exceptions as wire
-from urllib3 import HTTPConnectionPool
-from urllib3.connection import HTTPConnection
 
-from channels._http_outcomes import parse_retry_after, transport_error
+from channels._http_outcomes import parse_retry_after
 from channels._sandbox import QueryableSandbox
 from channels.contract import (
     Accepted,
@@ -418,38 +413,6 @@ def test_when_every_connection_is_busy_the_next_call_waits_no_longer_than_its_de
 
     assert (type(failure), failure.code) == (TryLater, "pool")
     assert seen(sandbox, second) == []
-
-
-def wrapped(reason: Exception) -> wire.MaxRetryError:
-    return wire.MaxRetryError(HTTPConnectionPool("host"), "/", reason)
-
-
-CLOSED = wire.NewConnectionError(HTTPConnection("host"), "Connection refused")
-UNKNOWN_HOST = wire.NameResolutionError("host", HTTPConnection("host"), socket.gaierror())
-RESET = wire.ProtocolError("Connection aborted.", ConnectionResetError())
-EXCEPTIONS: list[tuple[Exception, type[ChannelError], str]] = [
-    (requests.ConnectionError(wrapped(CLOSED)), Unavailable, "connect"),
-    (requests.ConnectionError(wrapped(UNKNOWN_HOST)), Unavailable, "resolve"),
-    (requests.ConnectTimeout(wrapped(wire.ConnectTimeoutError())), Unavailable, "connect-timeout"),
-    (requests.ConnectTimeout(), Unavailable, "connect-timeout"),
-    (requests.exceptions.SSLError(wrapped(wire.SSLError(ssl.SSLCertVerificationError()))),
-     Misconfigured, "certificate"),
-    (requests.exceptions.SSLError(ssl.SSLEOFError()), Uncertain, "connection-lost"),
-    (requests.exceptions.InvalidURL("http://secret"), Misconfigured, "url"),
-    (requests.ReadTimeout(wire.ReadTimeoutError(HTTPConnectionPool("host"), "/", "")), Uncertain, "timeout"),
-    (requests.exceptions.ChunkedEncodingError(), Uncertain, "connection-lost"),
-    (requests.ConnectionError(RESET), Uncertain, "connection-lost"),
-    (RuntimeError("nobody has thought of this one"), Uncertain, "connection-lost"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("error", "outcome", "code"), EXCEPTIONS)
-def test_an_exception_is_uncertain_unless_it_surely_came_before_the_request(
-    error: Exception, outcome: type[ChannelError], code: str
-) -> None:
-    failure = transport_error(error)
-
-    assert (type(failure), failure.code) == (outcome, code)
 
 
 # --- economy and privacy ----------------------------------------------------------------------------

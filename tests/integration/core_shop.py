@@ -158,6 +158,7 @@ def shop(
     unknown_type_wait: float = 900.0,
     worker: str = "worker-1",
     timeout: float = 10.0,
+    channel: str = "sms",
 ) -> Iterator[Shop]:
     """Open a worker's parts.
 
@@ -169,6 +170,7 @@ def shop(
         unknown_type_wait: as the setting.
         worker: its name.
         timeout: of each provider, in seconds.
+        channel: which the providers carry.
     """
     types = root / "types"
     if not (types / "test.ping").is_dir():
@@ -180,14 +182,14 @@ def shop(
     pool = [{"provider": name, "weight": 0 if index else 1} for index, name in enumerate(scripts)]
     pools = Pools(
         {
-            "providers": {name: {"use": "sms.sandbox", "timeout": timeout} for name in scripts},
-            "channels": {"sms": {"pool": pool}, "push": {"pool": pool}},
+            "providers": {name: {"use": f"{channel}.sandbox", "timeout": timeout} for name in scripts},
+            "channels": {channel: {"pool": pool}},
         }
     )
     for name, script in scripts.items():
         configured = pools.get(name)
         assert configured is not None
-        configured._built = script
+        configured._held.built = script
     wakes: list[Wake] = []
     aways: list[DatabaseAway] = []
 

@@ -188,6 +188,7 @@ def test_a_role_without_rights_can_check_and_is_refused_to_migrate(empty: str, p
 def test_every_table_of_a_tenant_has_its_tenant(database: str) -> None:
     # What belongs to nobody in particular: the attempt is its delivery's, the rest is the fleet's own.
     none = {"attempt", "schema_migration", "marker", "sweep", "counter", "pause", "parked_message"}
+    none.add("configuration_report")
     with psycopg.connect(database) as connection:
         tables = {
             row[0]

@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
-from notify_tasks.sandbox import Sandbox, effects_by_delivery, read_log, sandbox_process
+from notify_tasks.sandbox import Sandbox, effects_by_delivery, read_log, sandbox_process, start_sandbox
 from notify_tasks.sandbox.modes import Modes, parse_mode
 
 
@@ -386,3 +387,54 @@ def test_mail_addresses_can_carry_their_own_answer(sandbox: Sandbox) -> None:
     mail(sandbox, "greylisted", to="flaky@example.com")
 
     assert effects_by_delivery(sandbox.requests())["greylisted"] == 1
+
+
+# --- the page -----------------------------------------------------------------------------------------
+
+
+def test_without_the_page_nothing_of_it_is_loaded_or_kept(tmp_path: Path) -> None:
+    seen = (
+        "import sys, asyncio; from notify_tasks.sandbox.running import run; from notify_tasks.sandbox.server import *;"
+        "server = SandboxServer(__import__('pathlib').Path(sys.argv[1]));"
+        "print(server.kept, sorted({'starlette', 'uvicorn', 'jinja2', 'psycopg'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", seen, str(tmp_path)], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "None []\n"
+
+    with sandbox_process(tmp_path) as sandbox:
+        assert sandbox.ready.page_url is None
+
+
+def test_a_page_takes_the_port_that_it_is_given_and_another_one_where_it_may(tmp_path: Path) -> None:
+    with sandbox_process(tmp_path / "one", page=True, page_port=0) as first:
+        port = urlsplit(first.ready.page_url or "").port
+        assert port
+
+        # Given a taken port: whoever insists on it is told, and the far end does not start by halves
+        with pytest.raises(RuntimeError, match=f"port {port} on 127.0.0.1 cannot be had.*choose another"):
+            start_sandbox(tmp_path / "two", page=True, page_port=port)
+
+        # Whoever only wishes for 8025 gets a free one beside another that has it
+        with (
+            sandbox_process(tmp_path / "three", page=True) as second,
+            sandbox_process(tmp_path / "four", page=True) as third,
+        ):
+            assert len({it.ready.page_url for it in (first, second, third)}) == 3
+
+
+def test_contents_reach_neither_the_log_nor_the_output(tmp_path: Path) -> None:
+    with sandbox_process(tmp_path, page=True, page_port=0) as sandbox:
+        connection = http.client.HTTPConnection("127.0.0.1", sandbox.ready.http_port, timeout=10)
+        body = {"to": "+447700900101", "capability": "opaque", "content": {"text": "canary-of-contents"}}
+        connection.request("POST", "/v1/sms/messages", json.dumps(body))
+        assert connection.getresponse().read()
+        connection.close()
+        page = http.client.HTTPConnection(urlsplit(sandbox.ready.page_url or "").netloc, timeout=10)
+        page.request("GET", "/message/sms-1")
+        assert b"canary-of-contents" in page.getresponse().read()
+        page.close()
+
+    for file in tmp_path.iterdir():
+        assert b"canary-of-contents" not in file.read_bytes(), file
