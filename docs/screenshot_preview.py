@@ -30,7 +30,7 @@ def draw(browser: Browser, out: Path = HERE / "preview.png") -> None:
         tab = context.new_page()
         tab.goto(f"{url}/types/{TYPE}")
         tab.wait_for_selector("#title .good")
-        tab.wait_for_function("document.querySelectorAll('#types .good').length === 4")
+        tab.wait_for_function("() => document.querySelectorAll('#types .good').length === 4")
         for frame in tab.locator("iframe").all():
             frame.content_frame.get_by_role("heading").first.wait_for()
         tab.screenshot(path=out)

@@ -509,7 +509,9 @@ def _config(commands: Commands) -> None:
             metavar="NAME",
             help="secrets and options of this channel's providers alone; may be repeated (default: every channel's)",
         )
-        made.add_argument("--files-only", action="store_true", help="leave out secrets and providers' options")
+        made.add_argument(
+            "--files-only", action="store_true", help="leave out secrets and providers' options"
+        )
 
     def reference(inner: Commands) -> None:
         _command(inner, "reference", "config:reference", "print the table of every setting, in Markdown")
@@ -540,8 +542,9 @@ def _doctor(commands: Commands) -> None:
         "checkup:run",
         "say what is wrong, and what to do about it",
         """\
-        Looks at Redis, PostgreSQL, the schema, providers, templates, the sweep, queues that nobody consumes, parked
-        messages and counters. Exit status 1 where something is wrong.""",
+        Looks at Redis, PostgreSQL, the schema, the configuration (of the files now, and of each running worker),
+        providers, templates, the sweep, queues that nobody consumes, parked messages and counters. Exit status 1 where
+        something is wrong.""",
         "  notify doctor",
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from notify_tasks.configuration import checking, secrets
 from notify_tasks.configuration.layers import Layers, from_environment, read_file
 from notify_tasks.configuration.model import Configuration, Form, Pool, ProviderSettings
-from notify_tasks.configuration.origins import BadConfiguration, Key, Origin, Problem, nearest
+from notify_tasks.configuration.origins import BadConfiguration, Origin, Problem, nearest
 
 VERSION_LENGTH = 12
 
@@ -132,8 +132,3 @@ def secret_files(configuration: Configuration, environment: Mapping[str, str]) -
         for provider in configuration.providers.values()
         for path in secrets.files(provider.options, environment)
     ]
-
-
-def option_key(provider: str, inner: Key) -> Key:
-    """The key of a provider's option."""
-    return ("providers", provider, *inner)

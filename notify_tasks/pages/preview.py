@@ -40,8 +40,10 @@ log = logging.getLogger(__name__)
 
 PORT: Final = 8026
 """Where the page is where nobody else is."""
-LOOK_SECONDS: Final = 0.2
+LOOK_SECONDS: Final = 0.1
 """Between two looks at the templates folder."""
+CHECK_AFTER_SECONDS: Final = 0.3
+"""After a change, so that checking everything does not hold up the rendering that its author waits for."""
 MAX_REQUEST: Final = 256 * 1024
 MAX_LOCALES: Final = 30
 
@@ -226,6 +228,7 @@ class Watcher:
         """Tell at once; then look for everything that is wrong, which takes longer, and tell that too."""
         if not first:
             self._tell()
+            self._over.wait(CHECK_AFTER_SECONDS)
         for name in sorted(names, key=self._previewer.is_shown, reverse=True):
             if self._over.is_set():
                 return

@@ -69,7 +69,8 @@ def framed_policy(*sources: str) -> str:
     return "; ".join(
         (
             "sandbox allow-popups allow-popups-to-escape-sandbox",
-            "default-src *",
+            "default-src 'none'",
+            "style-src 'unsafe-inline'",
             *sources,
             "form-action 'none'",
             "frame-ancestors 'self'",

@@ -16,6 +16,7 @@ from faults.fleet import ROOT, RunningFleet, running_fleet
 from notify_tasks import send_notification
 from notify_tasks.supervising import celery_spec, worker_spec
 
+PHONE = "+4915112345678"
 WITHIN = 5.0
 """Seconds in which running workers take a change."""
 PROVIDER = """
@@ -61,7 +62,7 @@ def written(fleet: RunningFleet, text: str) -> None:
 def taken_by(fleet: RunningFleet, channel: str = "sms") -> str:
     """Send one message and say which provider took it."""
     before = len(fleet.sandbox.requests())
-    to = {"sms": "+4915112345678", "push": "token"}
+    to = {"sms": PHONE, "push": "token"}
     send_notification.delay("fault.ping", to=to, payload={"n": 1}, channels=[channel])
     ends = time.monotonic() + 20
     while len(requests := fleet.sandbox.requests()) == before:
@@ -141,6 +142,25 @@ def test_an_operators_day(fleet: RunningFleet) -> None:
     assert "✖ config" not in notify(fleet, "doctor")[1]
     assert notify(fleet, "config", "check")[0] == 0
     assert fleet.supervisor.restarts("worker") == 0
+
+
+def test_a_rate_holds_what_is_too_much_and_lets_it_go_when_it_is_raised(fleet: RunningFleet) -> None:
+    # Given a provider that is granted one call a minute from now on,
+    written(fleet, config(1, 0).replace("enabled", 'rate = "1/min"\nenabled', 1))
+    fleet.wait("the rate is taken", lambda: "rate of left none -> 1/min" in log(fleet), WITHIN)
+    before = len(fleet.sandbox.requests())
+
+    # when three are sent, the rest waits for its turn,
+    for _ in range(3):
+        send_notification.delay("fault.ping", to={"sms": PHONE}, payload={"n": 1}, channels=["sms"])
+    waiting = "SELECT 1 FROM notify.delivery WHERE state = 'held' AND reason = 'rate:left'"
+    fleet.wait("two wait", lambda: len(fleet.rows(waiting)) == 2, 10)
+    assert len(fleet.sandbox.requests()) == before + 1
+
+    # and need not wait for it any more when the rate is another one.
+    written(fleet, config(1, 0).replace("enabled", 'rate = "100/s"\nenabled', 1))
+    fleet.wait("all are sent", lambda: len(fleet.sandbox.requests()) == before + 3, WITHIN)
+    assert fleet.rows(waiting) == []
 
 
 def started(fleet: RunningFleet, text: str, folder: Path, *queues: str, **variables: str) -> tuple[int, str]:

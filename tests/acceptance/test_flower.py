@@ -12,13 +12,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from faults.fleet import ROOT, RunningFleet, running_fleet, workers
+from faults.fleet import ROOT, RunningFleet, beat, running_fleet, workers
 from flower.urls import handlers
 
 from notify_tasks import send_notification
@@ -33,6 +34,7 @@ CANARY = "zqcanary"
 GOOD_NUMBERS, DEAD_NUMBERS, REFUSED_NUMBERS = "+491511987", "+1555410", "+1555400"
 CANARIES = [CANARY, *(number[1:] for number in (GOOD_NUMBERS, DEAD_NUMBERS, REFUSED_NUMBERS))]
 CALLS = 200
+TOGETHER = [f"{DEAD_NUMBERS}{n}" for n in (2000, 2001)]
 ALONE = (1000, 1002, 1003, 1006)
 RETRIED = 41
 """One more than the calls that go to a chat in one hop: some `deliver` is retried, whoever comes first."""
@@ -84,7 +86,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
     (private / "chat.md").write_text(f"{CANARY}-body {{{{ payload.n }}}} {{{{ payload.word }}}}\n")
     (private / "example.json").write_text('{"n": 1, "word": "one"}\n')
     environment = {"NOTIFY_TEMPLATES": str(directory / "templates")}
-    with running_fleet(directory, workers(count=1), environment=environment) as running:
+    with running_fleet(directory, [*workers(count=1), beat()], environment=environment) as running:
         yield running
 
 
@@ -137,6 +139,12 @@ def told(fleet: RunningFleet, flower: Flower) -> Told:
         fleet.wait(
             "it ends", lambda: fleet.known() >= before + CALLS + len(alone) and not fleet.unfinished(), 20
         )
+    at = datetime.now(UTC) + timedelta(seconds=2)
+    for number in TOGETHER:
+        due = {"to": {"sms": number}, "payload": {"n": 1, "word": CANARY}, "at": at}
+        send_notification.delay("fault.private", **due)  # type: ignore[arg-type] # a dict has one type of values
+    everything = before + CALLS + len(ALONE) + len(TOGETHER)
+    fleet.wait("the two end", lambda: fleet.known() >= everything and not fleet.unfinished(), 20)
     failed = fleet.rows("SELECT count(*) FROM notify.delivery WHERE state = 'failed'")
     deadline = time.monotonic() + 30
     while lacking := lacks(flower.rows(), [*ids, *alone], failures=int(str(failed[0][0]))):
@@ -200,6 +208,14 @@ def test_a_delivery_has_its_id_and_stands_under_its_message(fleet: RunningFleet,
         assert row["args"] == f"('fault.private', '{told.alone[2]}', '{channel}')"
         shown = {"sent": ("SUCCESS", None), "failed": ("FAILURE", "DeliveryFailed('400')")}
         assert (row["state"], row["exception"]) == shown[str(state)]
+
+
+def test_deliveries_that_were_woken_together_are_one_row_which_shows_their_failures(told: Told) -> None:
+    several = [row for row in told.rows.values() if row["args"] == f"({len(TOGETHER)} deliveries)"]
+
+    assert ("FAILURE", "DeliveryFailed('2 of 2: 410')") in [
+        (row["state"], row["exception"]) for row in several
+    ]
 
 
 def test_a_retried_delivery_keeps_its_name_and_says_why(told: Told, flower: Flower) -> None:

@@ -46,7 +46,7 @@ from channels.contract import (
 )
 from channels.http import Answer, Client, SafeClient, SafeRules, Secret
 from tests.contract.conformance import a_message
-from tests.contract.http_peer import DEAF, HANG, RESET, RESET_FIRST, Drip, HttpPeer, Mishap, Reply
+from tests.contract.http_peer import DEAF, HANG, RESET, RESET_FIRST, Drip, HttpPeer, Mishap, Reply, Seen
 
 SECRET = "token-493817"
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
@@ -297,7 +297,7 @@ def test_a_handshake_that_drips_ends_at_the_deadline_with_nothing_sent() -> None
             sock.sendall(b"\x00")
 
     with HttpPeer(handle=drip) as peer:
-        deadline = Deadline(0.4)
+        deadline = Deadline(0.8)
         failure = failure_of(lambda: api(f"https://127.0.0.1:{peer.port}").request("POST", "/", deadline))
         stop.set()
 
@@ -340,6 +340,25 @@ def test_an_idle_connection_is_given_up_in_time_and_all_at_close(peer: HttpPeer)
     post(client)
 
     assert [each.connection for each in peer.requests] == [1, 2, 3, 4]
+
+
+def test_a_connection_in_use_when_the_client_closes_is_not_kept(peer: HttpPeer) -> None:
+    client, go_on = api(peer.url), threading.Event()
+
+    def when_told(_: Seen) -> Reply:
+        assert go_on.wait(10)
+        return Reply(200)
+
+    peer.says(when_told, Reply(200))
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(post, client)
+        peer.until(lambda: peer.requests)
+        client.close()
+        go_on.set()
+        assert call.result(timeout=10).status == 200
+    post(client)
+
+    assert [each.connection for each in peer.requests] == [1, 2]
 
 
 def test_what_is_idle_for_one_host_makes_room_for_another() -> None:
@@ -507,8 +526,8 @@ def test_without_time_left_nothing_is_sent(peer: HttpPeer) -> None:
 
 def test_a_request_that_is_not_read_to_its_end_is_surely_not_taken(peer: HttpPeer) -> None:
     peer.says(DEAF)
-    deadline = Deadline(0.4)
     body = b"x" * 30_000_000
+    deadline = Deadline(1)
 
     found = outcome_of(lambda: api(peer.url).request("POST", "/", deadline, body=body))
 
@@ -585,14 +604,16 @@ def test_a_lost_answer_leaves_it_uncertain_unless_repeating_is_harmless(
     harmless: bool,  # noqa: FBT001 - a parameter of pytest's
     peer: HttpPeer,
 ) -> None:
+    client = api(peer.url)
+    post(client)
     peer.says(answer)
-    deadline = Deadline(0.4)
+    deadline = Deadline(0.5)
 
-    failure = failure_of(lambda: api(peer.url).request("POST", "/", deadline, harmless=harmless))
+    failure = failure_of(lambda: client.request("POST", "/", deadline, harmless=harmless))
 
     assert (type(failure), failure.code) == (TryLater if harmless else Uncertain, code)
     assert deadline.overdue() < 2
-    assert len(peer.requests) == 1
+    assert len(peer.requests) == 2
 
 
 def test_a_connection_reset_before_the_request_was_read_is_never_a_yes_or_a_no(peer: HttpPeer) -> None:
@@ -628,6 +649,23 @@ def test_a_status_holds_though_its_body_cannot_be_read(answer: Reply | Drip | by
     assert (first.status, first.body, first.fields(), first.text()) == (202, None, {}, "")
     assert second.status == 200
     assert [each.connection for each in peer.requests] == [1, 2]
+
+
+def test_a_connection_whose_answer_was_broken_is_not_used_again() -> None:
+    broken = b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\nbanana\r\n"
+
+    def serve(sock: socket.socket) -> None:
+        came = b""
+        while data := sock.recv(65536):  # it stays open, as if all were well
+            came += data
+            if came.endswith(b"{}"):
+                sock.sendall(broken)
+
+    with HttpPeer(handle=serve) as peer:
+        client = api(peer.url)
+
+        assert [post(client).body for _ in range(2)] == [None, None]
+        assert peer.connections == 2
 
 
 def endless(head: bytes, again: bytes) -> Callable[[socket.socket], None]:
@@ -686,12 +724,13 @@ def test_nothing_private_is_told(
     answer: Reply | Mishap | bytes, peer: HttpPeer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    peer.says(answer)
     client = api(peer.url)
+    post(client)
+    peer.says(answer)
     headers = {"Authorization": f"Bearer {SECRET}"}
 
     def call() -> Answer:
-        return client.request("POST", f"/{SECRET}", Deadline(0.3), headers=headers, body=SECRET.encode())
+        return client.request("POST", f"/{SECRET}", Deadline(0.5), headers=headers, body=SECRET.encode())
 
     chain: tuple[BaseException | None, ...] = ()
     try:
@@ -702,7 +741,7 @@ def test_nothing_private_is_told(
 
     assert set(chain) <= {None}
 
-    assert SECRET in peer.requests[0].target
+    assert SECRET in peer.requests[-1].target
     for text in (told, caplog.text, repr(client), repr(vars(client)), repr(Secret(SECRET))):
         assert SECRET not in text
 

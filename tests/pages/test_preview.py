@@ -153,7 +153,9 @@ def test_a_file_that_stands_in_for_a_locale_is_marked(previewed: Previewed, open
         tab.locator(f"#locales input[value='{locale}']").uncheck()
         cell(tab, "email", locale).wait_for(state="detached")
     tab.keyboard.press("t")
-    tab.wait_for_function("document.querySelector('.frame[data-width=\"600\"] .screen').clientWidth === 600")
+    tab.wait_for_function(
+        "() => document.querySelector('.frame[data-width=\"600\"] .screen').clientWidth === 600"
+    )
 
 
 def test_mails_are_shown_light_and_dark_and_without_images(previewed: Previewed, open_tab: OpenTab) -> None:

@@ -53,7 +53,8 @@ def test_every_setting_has_a_variable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("60", 60), ("0.5", 0.5), ("15m", 900), ("500ms", 0.5), ("1 hour", 3600), ("2d", 172_800)]
+    ("text", "seconds"),
+    [("60", 60), ("0.5", 0.5), ("15m", 900), ("500ms", 0.5), ("1 hour", 3600), ("2d", 172_800)],
 )
 def test_a_span_of_time_may_have_its_unit(text: str, seconds: float) -> None:
     assert read({"NOTIFY_UNKNOWN_TYPE_WAIT": text}).unknown_type_wait == seconds
