@@ -209,7 +209,7 @@ def draw_mail(browser: Browser, address: str, out: Path) -> None:
     page = context.new_page()
     images = "".join(f'<img width="320" src="data:image/png;base64,{picture}">' for picture in pictures)
     page.set_content(
-        "<style>body{margin:0;display:flex;align-items:flex-start;gap:24px;padding:20px;background:#dfe2e7;width:max-content}"
+        "<!DOCTYPE html><style>body{margin:0;display:flex;align-items:flex-start;gap:24px;padding:20px;background:#dfe2e7;width:max-content}"
         f"img{{border-radius:6px}}</style><body>{images}"
     )
     page.wait_for_timeout(200)

@@ -84,7 +84,7 @@ def _missing(error: ModuleNotFoundError) -> str:
     name = (error.name or "").partition(".")[0]
     if name == "channels":
         return "this command needs the repository: type it in its folder, or set PYTHONPATH to it"
-    return f"this command needs {name}, which is not installed: pip install 'notify-tasks[worker,embedded]'"
+    return f"this command needs {name}, which is not installed: pip install 'notify-tasks[worker,gateway,embedded]'"
 
 
 SERVERS: Final = ("NOTIFY_BROKER_URL", "NOTIFY_DATABASE_URL")

@@ -130,27 +130,32 @@ class Told:
 def told(fleet: RunningFleet, flower: Flower) -> Told:
     """Two hundred calls full of canaries, all ended, and their rows in Flower."""
     fleet.sandbox.set_mode("chat", "500", times=RETRIED)
-    before = fleet.known()
     ids = [call(n) for n in range(CALLS)]
-    fleet.wait("every call ends", lambda: fleet.known() >= before + CALLS and not fleet.unfinished(), 40)
+    wait_ended(fleet, ids, 40)
     alone = []
     for n in ALONE:  # with nothing beside them, for which they would be held
         alone.append(call(n))
-        fleet.wait(
-            "it ends", lambda: fleet.known() >= before + CALLS + len(alone) and not fleet.unfinished(), 20
-        )
+        wait_ended(fleet, alone)
     at = datetime.now(UTC) + timedelta(seconds=2)
-    for number in TOGETHER:
-        due = {"to": {"sms": number}, "payload": {"n": 1, "word": CANARY}, "at": at}
-        send_notification.delay("fault.private", **due)  # type: ignore[arg-type] # a dict has one type of values
-    everything = before + CALLS + len(ALONE) + len(TOGETHER)
-    fleet.wait("the two end", lambda: fleet.known() >= everything and not fleet.unfinished(), 20)
+    due: dict[str, Any] = {"payload": {"n": 1, "word": CANARY}, "at": at}
+    together = [send_notification.delay("fault.private", to={"sms": it}, **due).id for it in TOGETHER]
+    wait_ended(fleet, together)
     failed = fleet.rows("SELECT count(*) FROM notify.delivery WHERE state = 'failed'")
     deadline = time.monotonic() + 30
     while lacking := lacks(flower.rows(), [*ids, *alone], failures=int(str(failed[0][0]))):
         assert time.monotonic() < deadline, f"Flower lacks {lacking}; logs in {fleet.directory}"
         time.sleep(0.2)
     return Told(flower.rows(), ids, alone)
+
+
+def wait_ended(fleet: RunningFleet, ids: list[str], seconds: float = 20) -> None:
+    """Wait until these calls are planned and nothing is on its way."""
+
+    def ended() -> bool:
+        planned = fleet.rows("SELECT count(*) FROM notify.message_key WHERE message_id = ANY(%s)", ids)
+        return planned == [(len(ids),)] and not fleet.unfinished()
+
+    fleet.wait("the calls end", ended, seconds)
 
 
 def lacks(rows: dict[str, dict[str, Any]], ids: list[str], *, failures: int) -> list[str]:

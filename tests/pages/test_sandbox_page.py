@@ -498,9 +498,14 @@ def test_without_a_database_the_page_says_what_is_missing(
         assert "NOTIFY_DATABASE_URL" in tab.inner_text("#story")
         assert "taken" in tab.inner_text("#story")
 
-        # And when the far end ends, the page says that as well
+        # And when the far end ends, the page says that as well, and comes back with it
         alone.stop()
         tab.wait_for_selector("#gone:not([hidden])")
+        port = urlsplit(alone.ready.page_url or "").port or 0
+    with sandbox_process(tmp_path, page=True, page_port=port):
+        tab.wait_for_selector("#empty-list:not([hidden])")
+        tab.wait_for_selector("body[data-live]")
+        assert not tab.is_visible("#gone")
     assert (tmp_path / "sandbox.log").read_text() == ""
 
 
