@@ -54,7 +54,8 @@ from typing import Final, Self, TypeVar
 
 from channels._addresses import Address, Network, Origin, Resolver, is_public, split_url, system_resolver
 from channels._http_outcomes import HARMLESS_WORDS, WORDS, WORDS_OF_USERS, Answer, Meaning, Words
-from channels._http_wire import MAX_ANSWER, Dialer, Failure, Pool, Raw, Request, tls_context
+from channels._http_pool import Pool
+from channels._http_wire import MAX_ANSWER, Dialer, Failure, Raw, Request, tls_context
 from channels.contract import AddressInvalid, Content, Deadline, Message, Refused
 from channels.provider_options import Options, Secret
 

@@ -31,6 +31,9 @@ HERE: Final = Path(__file__).parent
 TYPES: Final = HERE.parent / "templates"
 SCALE: Final = 1
 """Of the page's pictures. A larger one makes files that nobody wants in a repository."""
+SIDE_BY_SIDE: Final = """\
+body { margin: 0; display: flex; align-items: flex-start; gap: 24px; padding: 20px; background: #dfe2e7 }
+img { border-radius: 6px }"""
 MOST_BYTES: Final = 250_000
 PAUSE: Final = 1.6
 """Seconds between calls, so that times in the list differ."""
@@ -208,10 +211,7 @@ def draw_mail(browser: Browser, address: str, out: Path) -> None:
     context = browser.new_context(viewport={"width": 704, "height": 480}, device_scale_factor=2)
     page = context.new_page()
     images = "".join(f'<img width="320" src="data:image/png;base64,{picture}">' for picture in pictures)
-    page.set_content(
-        "<!DOCTYPE html><style>body{margin:0;display:flex;align-items:flex-start;gap:24px;padding:20px;background:#dfe2e7;width:max-content}"
-        f"img{{border-radius:6px}}</style><body>{images}"
-    )
+    page.set_content(f"<!DOCTYPE html><style>{SIDE_BY_SIDE}</style><body>{images}")
     page.wait_for_timeout(200)
     page.screenshot(path=out, full_page=True)
     context.close()

@@ -20,7 +20,8 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -48,7 +49,9 @@ from notify_tasks.store.database import DatabaseError
 COALESCE_SECONDS: Final = 0.08
 """What happens within it goes into one event."""
 LIVE_ROWS: Final = 40
-"""Of a burst the newest are sent, and the rest is fetched by whoever scrolls there."""
+"""More at once are a burst: the browser then reads the list anew, and hears of the rest more seldom."""
+BURST_SECONDS: Final = 0.5
+"""So a flood of messages costs the far end little, though somebody looks."""
 MOVES_KEPT: Final = 400
 _NO_FILE: Final = "default-src 'none'; sandbox"
 
@@ -73,7 +76,7 @@ class SandboxPage:
     def __init__(self, server: SandboxServer, ready: Ready) -> None:
         assert server.kept is not None
         self._server = server
-        self._ready = ready
+        self._ready = replace(ready, ca_file=str(Path(ready.ca_file).absolute()))  # for a command to copy
         self._boot = secrets.token_hex(6)
         self._kept: Kept = server.kept
         self._fleet = Fleet(self._kept)
@@ -299,9 +302,11 @@ class SandboxPage:
                 for event in self._moved(told):
                     yield event
                 told = version
-                if self._kept.last > last:
-                    yield self._news(last)
-                    last = self._kept.last
+                count, last = self._kept.last - last, self._kept.last
+                if count:
+                    yield self._news(last - count)
+                if count > LIVE_ROWS:
+                    await asyncio.sleep(BURST_SECONDS)
                 status = self._behaves()
                 if status != said:
                     said = status
@@ -311,9 +316,9 @@ class SandboxPage:
 
     def _news(self, last: int) -> ServerSent:
         newest = list(self._kept.newest(last))
-        rows = [self._shelf.row(n, arrival) for n, arrival in newest[:LIVE_ROWS]]
+        whole = len(newest) <= LIVE_ROWS
+        rows = [self._shelf.row(n, arrival) for n, arrival in newest] if whole else []
         everything = Rows((), more=False, found=len(self._kept), counts=self._shelf.counts())
-        whole = len(newest) == len(rows)
         return ServerSent(
             "arrived", {"rows": _drawn(rows), "whole": whole, "totals": self._totals(everything, "")}
         )

@@ -29,7 +29,8 @@ from hypothesis import strategies as st
 
 from channels import contract, http
 from channels._addresses import Resolver, is_public, split_url
-from channels._http_wire import Connection, Pool, tls_context
+from channels._http_pool import Pool
+from channels._http_wire import Connection, tls_context
 from channels.contract import (
     Accepted,
     AddressInvalid,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -292,8 +293,9 @@ def _wait_healthy(it: Running, within: float = 90) -> None:
 
 
 def _kill(it: Running) -> None:
-    if it.process.poll() is None:
-        it.process.kill()
+    """With whatever it has started: its session is its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(it.process.pid, signal.SIGKILL)
     it.process.wait()
 
 
