@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from notify_tasks.cli.parser import PROGRAM, build, check_name
+from notify_tasks.cli.grammar import PROGRAM
+from notify_tasks.cli.parser import build, check_name
 from notify_tasks.errors import InvalidCall, MaybeAccepted, NotConfigured, NotifyError
 from notify_tasks.terminal.output import Span, stderr
 

@@ -15,9 +15,7 @@ def rendered(markdown: str) -> Markup:
 
 @cache
 def _renderer() -> MarkdownIt:
-    made = MarkdownIt("commonmark", {"html": False, "breaks": True}).disable(
-        ["image", "html_block", "html_inline"]
-    )
+    made = MarkdownIt("commonmark", {"html": False, "breaks": True}).disable("image")
     made.add_render_rule("link_open", _link)
     return made
 

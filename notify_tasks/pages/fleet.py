@@ -85,12 +85,14 @@ class Fleet:
     async def look(self) -> Changes:
         """Ask the database once. It never raises: `state` and `problem` tell how it went."""
         async with self._looking:
-            asked: dict[str, list[str]] = {}
+            arrivals: dict[str, list[str]] = {}
             for _, arrival in self._kept.newest():
-                self._ask(arrival, asked)
+                if arrival.delivery_id and _is_uuid(arrival.delivery_id):
+                    arrivals.setdefault(arrival.delivery_id, []).append(arrival.id)
+            asked = [id_ for id_ in arrivals if self._is_unsettled(id_)][:MOST_ASKED]
             changes = Changes()
             try:
-                items, links = await asyncio.to_thread(self._look, list(asked), changes)
+                items, links = await asyncio.to_thread(self._look, asked, changes)
             except (
                 NotifyError
             ) as error:  # a file with the address that is not written yet, or settings to mend
@@ -102,7 +104,7 @@ class Fleet:
         for link in links:
             if self.links.get(link.delivery_id) != link:
                 self.links[link.delivery_id] = link
-                changes.states += asked[link.delivery_id]
+                changes.states += arrivals.get(link.delivery_id, [])
         for item in items:
             self._take(item, changes)
         if len(self.links) > MOST_LINKS:
@@ -126,13 +128,10 @@ class Fleet:
         if self._database is not None:
             await asyncio.to_thread(self._database.close)
 
-    def _ask(self, arrival: Arrival, asked: dict[str, list[str]]) -> None:
-        id_ = arrival.delivery_id
-        known = self.links.get(id_ or "")
+    def _is_unsettled(self, delivery_id: str) -> bool:
         # A final state may still be followed by a receipt: the pulse of an open timeline tells of that.
-        unsettled = known is None or known.state not in FINAL
-        if id_ and unsettled and _is_uuid(id_) and (id_ in asked or len(asked) < MOST_ASKED):
-            asked.setdefault(id_, []).append(arrival.id)
+        known = self.links.get(delivery_id)
+        return known is None or known.state not in FINAL
 
     def _take(self, item: InboxMessage, changes: Changes) -> None:
         id_ = f"inapp-{item.delivery_id}"
@@ -162,9 +161,10 @@ class Fleet:
         if self._since is None:
             self._since = arrived.moments_ago(database, time.monotonic() - self._begun)
         items = arrived.inbox(database, self._since)
-        links = arrived.linked(database, asked) if asked else []
         for tenant in {tenant for tenant, _ in self._pulses}:
             self._feel(database, tenant, changes)
+        moved = [link.delivery_id for link in self.links.values() if link.message_id in changes.timelines]
+        links = arrived.linked(database, [*asked, *moved]) if asked or moved else []
         self.state, self.problem = UP, ""
         return items, links
 

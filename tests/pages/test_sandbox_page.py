@@ -459,6 +459,11 @@ def test_a_timeline_appears_and_moves(desk: Desk, fleet: World) -> None:
     desk.tab.wait_for_selector(".row .state[data-state='sent']")
     assert story.locator(".timeline li").last.get_attribute("data-state") == "sent"
 
+    # When a receipt follows that final state, then both move again
+    fleet.rows("UPDATE notify.delivery SET state = 'delivered', updated_at = now() WHERE id = %s", claimed.id)
+    desk.tab.wait_for_selector("#story .standing .state[data-state='delivered']")
+    desk.tab.wait_for_selector(".row .state[data-state='delivered']")
+
     # And its message id can be searched for, and copied
     desk.tab.fill("#search", notification.message_id)
     seen(desk.tab, "document.querySelectorAll('.row').length === 1")

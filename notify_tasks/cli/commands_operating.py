@@ -1,0 +1,182 @@
+"""Commands that run the fleet and look after it. Imports nothing but argparse's kin."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from notify_tasks.cli.grammar import DIRECTORY, Commands, command, group
+
+
+def _demo(commands: Commands) -> None:
+    made = command(
+        commands,
+        "demo",
+        "demo:run",
+        "run the whole system on this machine and watch it work",
+        """\
+        Starts Valkey and PostgreSQL (from wheels, on free ports), a far end that takes the messages, workers, beat
+        and Flower. A producer process sends two dozen notifications, a worker is killed in between, and every
+        notification's timeline is shown. On a terminal everything runs on until Ctrl-C; `notify send` and the other
+        commands, typed in the same folder, speak to it meanwhile.
+
+        Exit status 0 means: every notification ended as it should.""",
+        """\
+          notify demo
+          notify demo --once              stop everything at the end, as without a terminal
+          notify demo --directory /tmp/d  keep data and logs elsewhere""",
+    )
+    made.add_argument(
+        "--once", action="store_true", help="stop at the end instead of running on until Ctrl-C"
+    )
+    made.add_argument(
+        "--directory",
+        default=DIRECTORY,
+        metavar="DIR",
+        help="data, logs and passwords (default: %(default)s)",
+    )
+    made.add_argument(
+        "--use-environment",
+        action="store_true",
+        help="use the servers that NOTIFY_BROKER_URL and NOTIFY_DATABASE_URL name, which must be for trying only",
+    )
+
+
+def _config(commands: Commands) -> None:
+    def show(inner: Commands) -> None:
+        made = command(
+            inner,
+            "show",
+            "config:show",
+            "show every value, and the file and line or variable that it comes from",
+            "Secrets are masked; of a variable that a provider reads, only whether it is set.",
+            "  notify config show\n"
+            "  NOTIFY_ENV=prod notify config show\n"
+            "  notify config show --json | jq -r '.[] | select(.key | endswith(\".rate\"))'",
+        )
+        made.add_argument("--json", action="store_true", help="for machines")
+
+    def check(inner: Commands) -> None:
+        made = command(
+            inner,
+            "check",
+            "config:check",
+            "say what is wrong with notify.toml, its overlay and their variables",
+            """\
+            All problems at once, each with file, line and what to write. A worker refuses to start on any of them; a
+            running one keeps what it has. Exit status 1 where there is one.""",
+            """\
+              notify config check
+              NOTIFY_ENV=prod notify config check --files-only    before a deployment, where there are no secrets
+              notify config check --channel sms                   what a worker of sms needs""",
+        )
+        made.add_argument(
+            "--channel",
+            action="append",
+            metavar="NAME",
+            help="secrets and options of this channel's providers alone; may be repeated (default: every channel's)",
+        )
+        made.add_argument(
+            "--files-only", action="store_true", help="leave out secrets and providers' options"
+        )
+
+    def reference(inner: Commands) -> None:
+        command(inner, "reference", "config:reference", "print the table of every setting, in Markdown")
+
+    text = """\
+        notify.toml names providers and pools. Over it lies notify.<env>.toml, where NOTIFY_ENV=<env> is set, and over
+        both the environment: NOTIFY_PROVIDERS__SMTP_MAIN__RATE=10/s. Running workers take a change within 5 seconds."""
+    group(commands, "config", "show and check the configuration", text, (show, check, reference))
+
+
+def _migrate(commands: Commands) -> None:
+    command(
+        commands,
+        "migrate",
+        "steer:migrate",
+        "bring the database to this version's schema",
+        """\
+        Forward only, one transaction a step, safe to run twice at once. Migrate first, then replace the workers:
+        they run on a schema that is one step newer than theirs.""",
+        "  notify migrate",
+    )
+
+
+def _doctor(commands: Commands) -> None:
+    command(
+        commands,
+        "doctor",
+        "checkup:run",
+        "say what is wrong, and what to do about it",
+        """\
+        Looks at Redis, PostgreSQL, the schema, the configuration (of the files now, and of each running worker),
+        providers, templates, the sweep, queues that nobody consumes, parked messages and counters. Exit status 1 where
+        something is wrong.""",
+        "  notify doctor",
+    )
+
+
+def _health(commands: Commands) -> None:
+    made = command(
+        commands,
+        "health",
+        "health:run",
+        "say whether one process is well: for containers and probes",
+        """\
+        A worker and beat write a sign of life every few seconds into the file that NOTIFY_HEALTH_FILE names; Flower
+        and the sandbox answer over HTTP. One that is alive but stuck is not well; one that waits for PostgreSQL or
+        Redis is. Exit status 1 where it is not well, with the reason.""",
+        """\
+          notify health
+          notify health --file /run/notify/health --max-age 60
+          notify health --url http://127.0.0.1:5555/healthcheck""",
+    )
+    made.add_argument("--file", metavar="FILE", help="sign of life (default: NOTIFY_HEALTH_FILE)")
+    made.add_argument(
+        "--max-age",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="an older sign is none (default: %(default)s)",
+    )
+    made.add_argument("--url", metavar="URL", help="ask over HTTP instead; well is an answer of 200")
+
+
+def _sandbox(commands: Commands) -> None:
+    made = command(
+        commands,
+        "sandbox",
+        "far_end:run",
+        "run a far end that takes messages, shows them on a page and misbehaves on demand",
+        """\
+        A real SMTP server (STARTTLS, AUTH) and an HTTP far end for the sandbox providers, with a page that shows live
+        what arrives. The page is for developers: it has no password, and listens on this machine alone unless --host
+        says otherwise. With NOTIFY_DATABASE_URL it shows timelines and in-app messages as well. Every request is
+        written to a log, without contents.
+
+        An address can ask for trouble: bounce@, reject@, flaky@, throttle@, slow@ and lost@ anything.""",
+        """\
+          notify sandbox
+          notify sandbox --smtp-port 1025 --http-port 8026 --page-port 8025""",
+    )
+    made.add_argument(
+        "--directory", default=f"{DIRECTORY}/sandbox", metavar="DIR", help="log and certificate"
+    )
+    made.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: %(default)s)"
+    )
+    for name in ("smtp", "http", "control"):
+        made.add_argument(f"--{name}-port", type=int, default=0, metavar="PORT", help="default: a free one")
+    made.add_argument(
+        "--page-port", type=int, metavar="PORT", help="default: 8025, or a free one if that is taken"
+    )
+
+
+ADD: Final = {
+    "demo": _demo,
+    "config": _config,
+    "migrate": _migrate,
+    "doctor": _doctor,
+    "health": _health,
+    "sandbox": _sandbox,
+}
+"""By name, what adds a command."""
