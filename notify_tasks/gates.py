@@ -85,7 +85,8 @@ class Gates:
             of the threads, so that a slow one leaves room for the others.
         pauses: reads what is paused.
         limiter: keeps the providers' rates; without one, none is kept.
-        later: told after how many seconds something may pass that may not pass now.
+        later: told after how many seconds something may pass that may not pass now; callers with a due time of
+            their own may tell it, too.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Gates:
         self._threads = threads
         self._channels = channels
         self._limiter = limiter
-        self._later = later
+        self.later = later
         self._read_pauses = pauses
         self._pauses: Mapping[tuple[str, str], str] = {}
         self._pauses_at = float("-inf")
@@ -123,7 +124,7 @@ class Gates:
             wait = self._limiter.take(answer.name, answer.rate, lane=subject.lane, waited=waited)
             answer = Closed(wait, reason) if wait > 0 else answer
         if isinstance(answer, Closed):
-            self._later(answer.wait)
+            self.later(answer.wait)
         return answer
 
     def _choose(self, subject: Subject, without: frozenset[str]) -> Configured | Closed:
@@ -165,7 +166,7 @@ class Gates:
                 share.running += 1
                 return None
             closed = Closed(share.slot(), SHARE_FULL)
-        self._later(closed.wait)
+        self.later(closed.wait)
         return closed
 
     def leave(self, provider: str) -> None:

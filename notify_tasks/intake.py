@@ -305,6 +305,7 @@ class Intake:
             existing = stored.existing.get(item.id)
             if existing is None or existing.notification_id == item.id:
                 one.taken = self._accepted(one, item, stored, asked)
+                self._remind(item)
                 wakes += [
                     Wake(
                         delivery.id,
@@ -321,6 +322,12 @@ class Intake:
         if conflicts:
             accepting.accept(self._database, conflicts)
         self._wake(wakes)
+
+    def _remind(self, item: NewNotification) -> None:
+        """What is due soon is woken to the moment; the sweep would be some seconds late."""
+        now = datetime.now(UTC)
+        for due in {it.decision.due_at for it in item.deliveries if it.decision.due_at is not None}:
+            self._gates.later(max(0.0, (due - now).total_seconds()))
 
     def _accepted(self, one: _Judged, item: NewNotification, stored: Stored, asked: float) -> Taken:
         if item.state != "accepted":

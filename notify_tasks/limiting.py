@@ -44,6 +44,11 @@ class _Own:
     tat_rest: float = field(default_factory=time.monotonic)
     tail: float = 0.0
 
+    def shared(self, processes: int) -> None:
+        """Redis answered: so many processes ask, and whoever is alone next begins without a burst."""
+        self.processes = processes
+        self.tat = self.tat_rest = time.monotonic() + BURST
+
     def take(self, rate: Rate, *, high: bool) -> float:
         now = time.monotonic()
         interval = rate.interval * self.processes
@@ -68,13 +73,21 @@ class Limiter:
         process: this process's name.
         changed: told that a provider's rate is another one: `(provider, factor)`, the new time between two calls
             divided by the old one, 0 where there is no rate any more. One process of the fleet is told.
+        patience: seconds that Redis has for an answer.
     """
 
-    def __init__(self, url: str, *, process: str, changed: Callable[[str, float], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        process: str,
+        changed: Callable[[str, float], None],
+        patience: float = ANSWER_SECONDS,
+    ) -> None:
         self._redis: redis.Redis = redis.Redis.from_url(
             url,
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
+            socket_timeout=patience,
+            socket_connect_timeout=patience,
             retry=Retry(NoBackoff(), 0),
         )
         self._script = self._redis.register_script(_SCRIPT)
@@ -105,7 +118,7 @@ class Limiter:
                 self._alone_until = time.monotonic() + REST_SECONDS
             else:
                 with self._lock:
-                    self._of(provider).processes = max(1, int(processes))
+                    self._of(provider).shared(max(1, int(processes)))
                 return float(wait)
         with self._lock:
             return self._of(provider).take(rate, high=high)

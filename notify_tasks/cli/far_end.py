@@ -38,7 +38,10 @@ def run(options: argparse.Namespace) -> int:
                 "  trouble  curl -X PUT "
                 f'{ready.control_url}/control/modes/smtp -d \'{{"mode": "slow", "delay": 3}}\''
             )
-            signal.pause()
+            status = sandbox.wait()
+            raise EmbeddedError(
+                f"the sandbox ended by itself with status {status}; its log says why: {directory}"
+            )
     except KeyboardInterrupt:
         out.say("stopped")
     except RuntimeError as error:

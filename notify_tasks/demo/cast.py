@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from notify_tasks.attaching import Attachment
+from notify_tasks.demo.paper import sheet
 from notify_tasks.recipients import Recipient
 
 SHIPPED: Final = "order.shipped"
 RESET: Final = "account.password_reset"
+PAID: Final = "invoice.paid"
+MENTIONED: Final = "comment.mentioned"
 LATER_SECONDS: Final = 8
 """So far ahead is the one call with `at=`."""
 
@@ -21,6 +25,7 @@ class Person:
     id: str
     name: str
     locale: str
+    timezone: str
     sms: str
     push: str | None = None
     chat: str | None = None
@@ -33,12 +38,14 @@ class Person:
 
 
 PEOPLE: Final = (
-    Person("ana", "Ana Silva", "en", "+447700900101"),
-    Person("jonas", "Jonas Weber", "de", "+447700900102"),
-    Person("lina", "李娜", "zh-Hans", "+447700900103"),
-    Person("tom", "Tom Baker", "en", "+447700900104", push="device-of-tom"),
-    Person("mia", "Mia Schäfer", "de", "+447700900105", push="device-of-mia", chat="@mia"),
-    Person("wei", "王伟", "zh-Hans", "+447700900106"),
+    Person("ana", "Ana Silva", "en-GB", "Europe/London", "+447700900101"),
+    Person("jonas", "Jonas Weber", "de-DE", "Europe/Berlin", "+447700900102"),
+    Person("lina", "李娜", "zh-Hans-CN", "Asia/Shanghai", "+447700900103"),
+    Person("tom", "Tom Baker", "en-US", "America/New_York", "+447700900104", push="device-of-tom"),
+    Person(
+        "mia", "Mia Schäfer", "de-AT", "Europe/Vienna", "+447700900105", push="device-of-mia", chat="@mia"
+    ),
+    Person("wei", "王伟", "zh-Hans-SG", "Asia/Singapore", "+447700900106"),
 )
 _NAMES: Final = {person.id: person.name for person in PEOPLE}
 
@@ -54,6 +61,7 @@ class Call:
         deliveries: how many it makes.
         later: seconds from the call before which nothing may be sent.
         twice: the producer makes the same call again.
+        attachments: what goes with its mails.
         about: what it shows, where that is not plain.
     """
 
@@ -68,6 +76,7 @@ class Call:
     priority: str | None = None
     later: float = 0.0
     twice: bool = False
+    attachments: tuple[Attachment, ...] = field(default=(), repr=False)
     about: str = ""
 
     def message_id(self, run: str) -> str:
@@ -101,6 +110,42 @@ def _reset(key: str, to: str | Recipient, **more: Any) -> Call:
     return Call(key, RESET, to, payload, **more)
 
 
+def _paid(key: str, to: str, **more: Any) -> Call:
+    number = f"R-2026-{900 + int(key)}"
+    payload = {
+        "invoice_number": number,
+        "total": "148.75",
+        "tax": "23.75",
+        "currency": "EUR",
+        "issued_on": "2026-11-20",
+        "paid_at": "2026-11-23T14:30:00+01:00",
+        "paid_with": "Visa 4242",
+        "invoice_url": f"https://shop.example/invoices/{number}",
+        "customer_name": _NAMES[to],
+        "lines": [
+            {"description": "Coffee grinder", "amount": "129.00"},
+            {"description": "Paper filters, size 4", "quantity": 3, "amount": "14.85"},
+            {"description": "Measuring spoon", "amount": "9.90"},
+            {"description": "Welcome discount", "amount": "-5.00"},
+        ],
+    }
+    paper: Attachment = {"name": f"{number}.pdf", "content": sheet(f"Invoice {number}", "Paid: EUR 148.75")}
+    ends = {"email": ("sent",), "inapp": ("sent",)}
+    return Call(key, PAID, to, payload, ends=ends, deliveries=2, attachments=(paper,), **more)
+
+
+def _mentioned(key: str, to: str, channels: tuple[str, ...], **more: Any) -> Call:
+    payload = {
+        "author": _NAMES["ana"],
+        "text": f"@{_NAMES[to]}, could you look at the price of the grinder again?",
+        "comment_url": f"https://wiki.example/pages/winter-menu#comment-{key}",
+        "place": "Winter menu",
+        "written_at": "2026-11-23T14:30:00+01:00",
+    }
+    ends = dict.fromkeys(channels, ("sent",))
+    return Call(key, MENTIONED, to, payload, ends=ends, deliveries=len(ends), channels=channels, **more)
+
+
 def calls(run: str) -> tuple[Call, ...]:
     """Two dozen calls.
 
@@ -111,7 +156,7 @@ def calls(run: str) -> tuple[Call, ...]:
     return (
         _shipped("01", "ana"),
         _shipped("02", "jonas"),
-        _shipped("03", "lina"),
+        _paid("03", "lina"),
         _shipped("04", "jonas", mail, later=LATER_SECONDS, about=f"at= {LATER_SECONDS} s ahead"),
         _shipped(
             "05", {"push": f"flaky-{run}"}, ("push",), about="its provider is down for a moment: retried"
@@ -126,14 +171,14 @@ def calls(run: str) -> tuple[Call, ...]:
         _shipped("07", "mia", mail, twice=True, about="called twice with one id"),
         _reset("08", "ana"),
         _reset("09", "lina"),
-        _shipped("10", "tom", ("push",)),
-        _shipped("11", "mia", ("email", "push", "chat")),
+        _mentioned("10", "tom", ("push",)),
+        _mentioned("11", "mia", ("email", "push", "chat")),
         _shipped("12", "wei", ("sms",)),
         _shipped("13", ["ana", "tom", "wei"], mail, deliveries=3, about="three people in one call"),
         _shipped("14", {"webhook": "https://shop.example/hooks/orders"}, ("webhook",)),
         _shipped("15", {"chat": "#warehouse", "locale": "de"}, ("chat",)),
-        _shipped("16", "tom", ("sms", "inapp")),
-        _shipped("17", "wei", ("inapp",)),
+        _paid("16", "jonas", about="with its invoice attached"),
+        _mentioned("17", "wei", ("inapp",)),
         _shipped(
             "18", "nobody", mail, ends={}, deliveries=0, about="no such recipient: rejected, with its reason"
         ),

@@ -32,6 +32,7 @@ def send(call: Call, run: str) -> None:
                 channels=call.channels,
                 priority=call.priority,
                 at=timedelta(seconds=call.later) if call.later else None,
+                attachments=list(call.attachments) or None,
             )
         except (MaybeAccepted, NotAccepted):
             if not tries_left:

@@ -118,7 +118,9 @@ def _tell(stage: Stage, shown: Display, output: Output, *, stay: bool) -> int:
     requests = stage.sandbox.requests()
     run_ = Run(name, stage, shown, cast.calls(name), requests[-1].n if requests else 0)
     for person in cast.PEOPLE:
-        recipients.upsert(stage.database, person.id, person.addresses, locale=person.locale)
+        recipients.upsert(
+            stage.database, person.id, person.addresses, locale=person.locale, timezone=person.timezone
+        )
     shown.happening(
         f"{counted(len(cast.PEOPLE), 'recipient')} stored: {', '.join(it.id for it in cast.PEOPLE)}"
     )

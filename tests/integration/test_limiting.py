@@ -26,11 +26,15 @@ SLOW = Rate.parse("1/h")
 
 @contextmanager
 def limiters(
-    url: str, count: int = 1, changed: Callable[[str, float], None] = lambda _provider, _factor: None
+    url: str,
+    count: int = 1,
+    changed: Callable[[str, float], None] = lambda _provider, _factor: None,
+    *,
+    patience: float = 10.0,  # a busy machine is not what is tested
 ) -> Iterator[list[Limiter]]:
     """One for each process of a fleet."""
     with ExitStack() as stack:
-        made = [Limiter(url, process=f"host:{n}", changed=changed) for n in range(count)]
+        made = [Limiter(url, process=f"host:{n}", changed=changed, patience=patience) for n in range(count)]
         for limiter in made:
             stack.callback(limiter.close)
         yield made
@@ -108,7 +112,7 @@ def test_providers_have_their_own_rates(limiter: Limiter) -> None:
 def test_without_redis_a_process_takes_its_share(start_redis: Callable[[], Server], how: str) -> None:
     server = start_redis()
     rate = Rate.parse("100/s")
-    with limiters(server.url, 4) as four:
+    with limiters(server.url, 4, patience=2.0) as four:
         for one in four:
             take(one, rate, "high")
         take(four[0], rate, "high")  # learns that there are four
@@ -118,13 +122,15 @@ def test_without_redis_a_process_takes_its_share(start_redis: Callable[[], Serve
             server.kill(SIGKILL)
         try:
             begun = time.monotonic()
-            granted = sum(take(four[0], rate, "high") == 0 for _ in range(200))
+            granted = 0
+            while granted < 10:
+                assert time.monotonic() - begun < 20
+                granted += take(four[0], rate, "high") == 0
             gone = time.monotonic() - begun
         finally:
             if how == "frozen":
                 kill(server.pid or 0, SIGCONT)
-    assert granted <= rate.per_second / 4 * (gone + BURST) + 1
-    assert granted >= 20
+    assert granted <= rate.per_second / 4 * gone + 1
 
 
 def test_one_process_is_told_of_a_change_and_by_how_much(broker: str) -> None:

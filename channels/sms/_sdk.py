@@ -1,0 +1,46 @@
+"""SDKs that are installed for those who use them, and imported when they are first used."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from channels.http import Options
+
+_SdkT = TypeVar("_SdkT")
+
+
+class LazySdk(Generic[_SdkT]):
+    """Imports an SDK once, whichever thread needs it first: they are heavy, and most processes send no SMS.
+
+    Args:
+        package: its top-level name.
+        load: imports it.
+    """
+
+    def __init__(self, package: str, load: Callable[[], _SdkT]) -> None:
+        self._package = package
+        self._load = load
+        self._lock = threading.Lock()
+        self._loaded: _SdkT | None = None
+
+    def get(self) -> _SdkT:
+        """The SDK. The first time, this takes from a quarter of a second to some seconds."""
+        if self._loaded is None:
+            with self._lock:
+                if self._loaded is None:
+                    self._loaded = self._load()
+        return self._loaded
+
+    def look(self, given: Options) -> None:
+        """Look whether it is installed, without importing it.
+
+        Raises:
+            Misconfigured: it is not; the sentence says what to type.
+        """
+        if importlib.util.find_spec(self._package) is None:
+            raise given.wrong(
+                "use", f"needs the package {self._package}; type pip install 'notify-tasks[worker,providers]'"
+            )
