@@ -13,7 +13,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
 from http import HTTPStatus
@@ -62,7 +63,7 @@ class Account:
 
 
 class Session:
-    """Sends composed messages to FCM, one request for each. The SDK is loaded by the first, or by `warm`.
+    """Sends composed messages to FCM, one request for each. The SDK is loaded by the first, or by `prewarm`.
 
     Args:
         account: whose messages they are.
@@ -78,7 +79,7 @@ class Session:
             None  # in a closure: a dump of attributes does not look into it
         )
 
-    def warm(self) -> None:
+    def prewarm(self) -> None:
         """Load the SDK now: a third of a second of CPU that the first message does not pay then."""
         self._loaded()
 
@@ -90,25 +91,21 @@ class Session:
         """
         if deadline.overdue() >= 0:
             raise TryLater("deadline", "no time was left to send; raise the provider's timeout")
-        sdk = self._loaded()
-        composed = compose(sdk.messaging)  # first: what cannot be sent needs no token
-        call = _Call(deadline, self._tokens.current(deadline))
-        sdk.calls.now = call
+        call: _Call | None = None
+        problem = ""
         try:
-            return str(sdk.service.send(composed))
+            sdk = self._loaded()
+            composed = compose(sdk.messaging)  # first: what cannot be sent needs no token
+            call = _Call(deadline, self._tokens.current(deadline))
+            with sdk.calls.sending(call):
+                return str(sdk.service.send(composed))
         except ChannelError:
-            if call.status == HTTPStatus.UNAUTHORIZED:
+            if call is not None and call.status == HTTPStatus.UNAUTHORIZED:
                 self._tokens.forget(call.token)
             raise
-        except Exception:  # noqa: BLE001, S110 - the SDK's own: its text, and what it holds, quote the message
-            pass
-        finally:
-            sdk.calls.now = None
-        if call.sent:
-            raise Uncertain("sdk", "firebase-admin cannot read what FCM answered; update it")
-        raise Refused(
-            "content", "firebase-admin does not take content.data; correct the template of push.json"
-        )
+        except Exception as error:  # noqa: BLE001 - the SDK's own: its text, and what it holds, quote the message
+            problem = type(error).__name__
+        raise _not_ours(problem, sent=call is not None and call.sent)
 
     def _loaded(self) -> _Sdk:
         with self._loading:
@@ -116,6 +113,19 @@ class Session:
                 opened = _open(self._account.project, self._account.fcm, self._judge)
                 self._sdk = lambda: opened
             return self._sdk()
+
+
+def _not_ours(problem: str, *, sent: bool) -> ChannelError:
+    """What an exception of the SDK's means."""
+    if sent:
+        return Uncertain("sdk", f"firebase-admin cannot read what FCM answered ({problem}); update it")
+    if problem == "ValueError":
+        return Refused(
+            "content", "firebase-admin does not take content.data; correct the template of push.json"
+        )
+    return Misconfigured(
+        "sdk", f"firebase-admin made no request ({problem}); install the version of the extra"
+    )
 
 
 # --- access tokens ------------------------------------------------------------------------------------
@@ -235,6 +245,14 @@ class _Calls(threading.local):
     """The message that each thread is sending."""
 
     now: _Call | None = None
+
+    @contextmanager
+    def sending(self, call: _Call) -> Iterator[None]:
+        self.now = call
+        try:
+            yield
+        finally:
+            self.now = None
 
 
 class _Sdk(NamedTuple):

@@ -40,6 +40,7 @@ replaces what it repeats. It is no `collapse_key`: FCM keeps four of those for a
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import ipaddress
 import json
 import re
@@ -105,6 +106,10 @@ def build(name: str, options: Mapping[str, Any]) -> FcmProvider:
     """
     known = (*CLIENT_OPTIONS, "credentials", "priority", "project", "ttl")
     given = Options("push.fcm", name, options, known)
+    if importlib.util.find_spec("firebase_admin") is None:
+        raise given.wrong(
+            "use", "needs the package firebase_admin; type pip install 'notify-tasks[worker,providers]'"
+        )
     handling = Handling(
         given.choice("priority", ("high", "normal"), "high"),
         given.whole("ttl", 24 * 3600, least=0, most=_MAX_TTL),
@@ -132,9 +137,9 @@ class FcmProvider:
     def __repr__(self) -> str:
         return f"<push.fcm {self._name!r}>"
 
-    def warm(self) -> None:
+    def prewarm(self) -> None:
         """Load the SDK ahead of the first message. It opens no connection."""
-        self._session.warm()
+        self._session.prewarm()
 
     def send(self, message: Message, deadline: Deadline) -> Accepted:
         """Hand one message to FCM. See `Provider.send`; the module has the tables."""

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import re
 import threading
 from collections.abc import Mapping
@@ -107,6 +108,10 @@ def build(name: str, options: Mapping[str, Any]) -> VapidProvider:
     """
     known = (*SAFE_OPTIONS, "hosts", "private_key", "subject", "ttl", "urgency")
     given = Options("webpush.vapid", name, options, known)
+    if importlib.util.find_spec("pywebpush") is None:
+        raise given.wrong(
+            "use", "needs the package pywebpush; type pip install 'notify-tasks[worker,providers]'"
+        )
     key = given.secret_document("private_key")
     if _signing_key(key) is None:
         raise given.wrong("private_key", "is no key of P-256; write its PEM, or its 32 bytes in base64url")
@@ -163,7 +168,7 @@ class VapidProvider:
         )
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
-    def warm(self) -> None:
+    def prewarm(self) -> None:
         """Load pywebpush ahead of the first message: it takes as long as forty messages. No connection."""
         self._sdk()
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -71,6 +72,7 @@ class Fleet:
         self._since: datetime | None = None
         self._pulses: OrderedDict[tuple[str, str], tuple[Any, ...]] = OrderedDict()
         self._looking = asyncio.Lock()
+        self._opening = threading.Lock()
 
     def of(self, arrival: Arrival) -> Linked | None:
         """The delivery of an arrival, where it is known."""
@@ -121,7 +123,12 @@ class Fleet:
         link = self.of(arrival)
         if link is None or self._database is None:
             return None
-        return await asyncio.to_thread(self._status, self._database, link)
+        status = await asyncio.to_thread(self._status, self._database, link)
+        for it in status.deliveries if status else ():
+            known = self.links.get(str(it.id))
+            if known is not None:  # this is newer than what was asked for last
+                self.links[str(it.id)] = replace(known, state=it.state)
+        return status
 
     async def close(self) -> None:
         """Let go of the database."""
@@ -169,12 +176,13 @@ class Fleet:
         return items, links
 
     def _open(self) -> Database | None:
-        if self._database is None:
-            settings.reset()  # the file that names the database may have come since
-            url = settings.get().database_url
-            if url is not None:
-                self._database = Database(url, connections=2, wait=3.0, name="notify-page")
-        return self._database
+        with self._opening:  # a look that took too long may still be at it
+            if self._database is None:
+                settings.reset()  # the file that names the database may have come since
+                url = settings.get().database_url
+                if url is not None:
+                    self._database = Database(url, connections=2, wait=3.0, name="notify-page")
+            return self._database
 
     def _feel(self, database: Database, tenant: str, changes: Changes) -> None:
         ids = [message_id for of, message_id in self._pulses if of == tenant]

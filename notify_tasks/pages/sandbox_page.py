@@ -129,6 +129,10 @@ class SandboxPage:
         self._arrived.set()
         self._hub.changed()
 
+    async def _look(self) -> None:
+        """Ask the fleet's database now. What is found is told to every page that is open."""
+        self._tell(await self._fleet.look())
+
     def _tell(self, changes: Changes) -> None:
         if changes.states:
             self._moves.append(_Move(self._hub.version + 1, "rows", tuple(changes.states)))
@@ -141,7 +145,7 @@ class SandboxPage:
     async def _page(self, _: Request) -> Response:
         with suppress(TimeoutError):
             async with asyncio.timeout(1.0):
-                await self._fleet.look()
+                await self._look()
         last = self._kept.last
         found = self._shelf.rows(self._shelf.newest())
         return HTMLResponse(
@@ -221,9 +225,12 @@ class SandboxPage:
     async def _told(self, arrival: Arrival) -> Any:
         story: Story | None = None
         if arrival.delivery_id and self._fleet.of(arrival) is None:
-            await self._fleet.look()
+            await self._look()
+        before = self._fleet.of(arrival)
         with suppress(DatabaseError):  # the fleet's state says so
             story = await self._shelf.story(arrival)
+        if before != self._fleet.of(arrival):
+            self._tell(Changes(states=[arrival.id]))
         return Markup(  # noqa: S704 - a template of ours made it
             render(
                 "sandbox/story.html",

@@ -42,7 +42,7 @@ def options(peer: HttpPeer) -> dict[str, Any]:
         "sign_name": "示例商店",
         "templates": {
             "order.shipped": [
-                {"code": "SMS_154950909", "text": "验证码 ${code}，请勿泄露。"},
+                {"code": "SMS_154950909", "text": "验证码 ${code}。请勿泄露。"},
                 {"code": "SMS_154950910", "text": "one-time code ${code}"},
             ],
             "comment.mentioned": "SMS_154950911",
@@ -88,7 +88,9 @@ ADAPTER = Adapter(
         limited("isv.MONTH_LIMIT_CONTROL", "", 86400),
         *rows(Throttled, "Throttling", "Throttling.User", "Throttling.Api"),
         Row(answer("Throttling.User", status=429, Retry_After="7"), Throttled, "Throttling.User", 7),
-        Row(answer("Throttling.User", status=429, x_acs_retry_after="1500"), Throttled, "Throttling.User", 1.5),
+        Row(
+            answer("Throttling.User", status=429, x_acs_retry_after="1500"), Throttled, "Throttling.User", 1.5
+        ),
         *rows(Unavailable, "ServiceUnavailable"),
         *rows(Uncertain, "isp.SYSTEM_ERROR", "isp.GATEWAY_ERROR", "isp.UNKNOWN"),
         *rows(Misconfigured, "isv.AMOUNT_NOT_ENOUGH", "isv.OUT_OF_SERVICE", "isv.PRODUCT_UN_SUBSCRIPT"),
