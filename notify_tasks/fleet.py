@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 IDS_A_MESSAGE: Final = 200
 BROKER_SECONDS: Final = 5.0
+LATECOMERS: Final = (2.0, 3.0, 8.0)
+"""Seconds after a change of a rate: a process that had not read it yet may have given a time by the old one."""
 INBOX_TOPIC: Final = "notify.inbox."
 """Redis channel prefix: `notify.inbox.<tenant>.<recipient>` is told the id of each new in-app message."""
 
@@ -217,6 +220,18 @@ def open_fleet(
     def rescale(provider: str, factor: float) -> None:
         for wait in sweeps.rescale(database, f"{RATE}{provider}", factor):
             alarm.after(wait)
+        for seconds in LATECOMERS:
+            timer = threading.Timer(seconds, bring_forward, (provider,))
+            timer.daemon = True
+            timer.start()
+
+    def bring_forward(provider: str) -> None:
+        try:
+            latest = limiter.latest(provider)
+            for wait in sweeps.bring_forward(database, f"{RATE}{provider}", latest):
+                alarm.after(wait)
+        except (redis.RedisError, DatabaseError) as error:
+            logger.warning("what waits for %s keeps its time: %s", provider, type(error).__name__)
 
     limiter = Limiter(settings.need_broker_url(), process=worker, changed=rescale)
     gates = Gates(

@@ -136,13 +136,27 @@ class Limiter:
         if before:
             self._changed(provider, 0.0 if rate is None else rate.interval / float(before))
 
+    def latest(self, provider: str) -> float:
+        """Seconds until the last place given, 0.0 where none is given.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        tails: Any = self._redis.hmget(_key(provider), ["tail_high", "tail_rest"])
+        seconds, micros = self._redis.time()
+        return max(0.0, *(float(tail or 0) - seconds - micros / 1e6 for tail in tails))
+
     def close(self) -> None:
         """Let go of the connections."""
         self._redis.close()
 
     def _run(self, provider: str, arguments: list[Any]) -> Any:
-        key = f"{KEY}{{{provider}}}"
+        key = _key(provider)
         return self._script(keys=[key, f"{key}.processes"], args=arguments)
 
     def _of(self, provider: str) -> _Own:
         return self._own.setdefault(provider, _Own())
+
+
+def _key(provider: str) -> str:
+    return f"{KEY}{{{provider}}}"  # in braces: both keys are in one slot of a cluster

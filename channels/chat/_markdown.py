@@ -9,6 +9,7 @@ break in a paragraph is one in the post: people who write chat templates mean it
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from channels.http import carried
 MAX_MARKDOWN: Final = 100_000
 """Characters of a post that are read at all: more than any service carries."""
 
+logging.getLogger("markdown_it").setLevel(logging.INFO)  # below, it notes every rule that it tries
 _PARSER: Final = MarkdownIt("commonmark", {"html": False}).enable("strikethrough")
 _PARSER.parse("> 1. *x* `y`")  # compiles its rules, which is not safe in many threads at once
 BARE_URL: Final = re.compile(r"(https?://[^\s<>]+)")

@@ -195,19 +195,26 @@ class VapidProvider:
         self._client.close()
 
     def _push(self, to: Subscription, payload: bytes, topic: str, deadline: Deadline) -> Answer:
-        pywebpush, vapid = self._sdk()
         post = _Post(self._client, deadline)
-        pywebpush.webpush(
-            {"endpoint": to.endpoint, "keys": {"p256dh": to.p256dh, "auth": to.auth}},
-            data=payload,
-            vapid_private_key=vapid,
-            # New for each message: what is signed for one push service would be taken for all after it.
-            vapid_claims={"sub": self._subject, "aud": to.audience},
-            headers={**self._headers, "Topic": topic, "Content-Type": "application/octet-stream"},
-            requests_session=post,
-        )
-        assert post.answer is not None
-        return post.answer
+        problem = ""
+        try:
+            pywebpush, vapid = self._sdk()
+            pywebpush.webpush(
+                {"endpoint": to.endpoint, "keys": {"p256dh": to.p256dh, "auth": to.auth}},
+                data=payload,
+                vapid_private_key=vapid,
+                # New for each message: what is signed for one push service would be taken for all after it.
+                vapid_claims={"sub": self._subject, "aud": to.audience},
+                headers={**self._headers, "Topic": topic, "Content-Type": "application/octet-stream"},
+                requests_session=post,
+            )
+        except ChannelError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the SDK's own: what it holds quotes the message
+            problem = type(error).__name__
+        if post.answer is not None:
+            return post.answer
+        raise Misconfigured("sdk", f"pywebpush made no request ({problem}); install the version of the extra")
 
     def _failure(self, answer: Answer, to: Subscription) -> ChannelError | None:
         if 200 <= answer.status < 300:  # noqa: PLR2004 - the classes of RFC 9110, section 15

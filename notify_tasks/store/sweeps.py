@@ -174,6 +174,25 @@ def rescale(database: Database, reason: str, factor: float) -> list[float]:
     return [row["wait"] for row in database.rows(_RESCALE, (reason, factor))]
 
 
+_BRING_FORWARD = """
+WITH c AS MATERIALIZED (
+    SELECT id FROM notify.delivery
+     WHERE state = 'held' AND reason = %s AND due_at > now() + make_interval(secs => %s) FOR UPDATE SKIP LOCKED)
+UPDATE notify.delivery d SET due_at = now() + make_interval(secs => %s), updated_at = now()
+  FROM c WHERE d.id = c.id
+RETURNING extract(epoch FROM d.due_at - now())::float8 AS wait
+"""
+
+
+def bring_forward(database: Database, reason: str, latest: float) -> list[float]:
+    """Let what is held for a reason wait no longer than `latest` seconds.
+
+    Returns:
+        the waits that changed, in seconds.
+    """
+    return [row["wait"] for row in database.rows(_BRING_FORWARD, (reason, latest + 0.5, latest))]
+
+
 # --- markers ----------------------------------------------------------------------------------------
 
 _WAITING = """

@@ -23,7 +23,8 @@ from tests.contract.http_peer import Reply, Seen
 
 FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
-SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
+SCOPES = {f"https://www.googleapis.com/auth/{each}" for each in ("firebase.messaging", "cloud-platform")}
+"""Either allows to send."""
 
 
 @functools.cache
@@ -103,7 +104,9 @@ class Google:
             claims = self._claims(form["assertion"][0])
         except (InvalidSignature, KeyError, ValueError):
             return Reply(400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."})
-        sound = SCOPE in claims["scope"] and claims["iat"] <= time.time() + 5 < claims["exp"]
+        sound = (
+            bool(SCOPES & set(claims["scope"].split())) and claims["iat"] <= time.time() + 5 < claims["exp"]
+        )
         if not sound or (self._token_uri is not None and claims["aud"] != self._token_uri):
             return Reply(400, {"error": "invalid_grant"})
         with self._lock:

@@ -206,7 +206,13 @@ def test_a_read_only_database_is_away_and_a_probe_says_so(db: Database) -> None:
 
 
 def test_pooled_connections_that_broke_are_cleared_by_a_probe(db: Database, database: str) -> None:
-    together(4, lambda _: db.rows("SELECT pg_sleep(0.05)"))  # four pooled connections
+    meet = threading.Barrier(4, timeout=10)
+
+    def hold(connection: Connection) -> None:
+        connection.execute("SELECT 1")
+        meet.wait()
+
+    together(4, lambda _: db.transact(hold))  # four pooled connections
     with plain(database) as other:
         ended = other.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
