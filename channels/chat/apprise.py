@@ -36,9 +36,12 @@ import importlib.util
 import logging
 import re
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
+from types import ModuleType
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -276,13 +279,25 @@ def _problem(url: str) -> str:
     return ""
 
 
-def _service(url: Secret) -> Any:
-    """Apprise's object for a URL; None where it knows no such thing. One for each call: it keeps state."""
-    _quieten()
+@cache
+def _library() -> ModuleType:
+    """Apprise with all its plugins."""
     if importlib.util.find_spec("apprise") is None:
         raise Misconfigured("missing", 'Apprise is not installed; install "notify-tasks[providers]"')
-    import apprise  # noqa: PLC0415 - large, and only for a fleet that uses it
+    _quieten()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of modules that Python 3.13 drops: Apprise knows
+        import apprise  # noqa: PLC0415 - large, and only for a fleet that uses it
 
+        apprise.Apprise.instantiate("discord://")  # loads the plugins; the URL is none
+    return apprise
+
+
+def _service(url: Secret) -> Any:
+    """Apprise's object for a URL; None where it knows no such thing. One for each call: it keeps state."""
+    apprise = _library()
     asset = apprise.AppriseAsset(
         app_id="notify-tasks",
         app_desc="",
@@ -319,9 +334,8 @@ def _is_others(_: logging.LogRecord) -> bool:
 def _quieten() -> None:
     """Let no log have what Apprise logs: it writes keys and messages down, as urllib3 does with paths."""
     logger = logging.getLogger("apprise")
-    if _ear not in logger.handlers:
-        logger.addHandler(_ear)
-        logger.setLevel(logging.DEBUG)
-        logger.propagate = False
-        for name in ("urllib3.connection", "urllib3.connectionpool"):
-            logging.getLogger(name).addFilter(_is_others)
+    logger.addHandler(_ear)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    for name in ("urllib3.connection", "urllib3.connectionpool"):
+        logging.getLogger(name).addFilter(_is_others)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from channels.contract import Misconfigured
 from channels.http import Options
 
 _SdkT = TypeVar("_SdkT")
@@ -20,6 +21,8 @@ class LazySdk(Generic[_SdkT]):
         load: imports it.
     """
 
+    _remedy = "type pip install 'notify-tasks[worker,providers]'"
+
     def __init__(self, package: str, load: Callable[[], _SdkT]) -> None:
         self._package = package
         self._load = load
@@ -27,12 +30,24 @@ class LazySdk(Generic[_SdkT]):
         self._loaded: _SdkT | None = None
 
     def get(self) -> _SdkT:
-        """The SDK. The first time, this takes from a quarter of a second to some seconds."""
-        if self._loaded is None:
-            with self._lock:
-                if self._loaded is None:
-                    self._loaded = self._load()
-        return self._loaded
+        """The SDK. The first time, this takes from a quarter of a second to some seconds.
+
+        Raises:
+            Misconfigured: it cannot be imported.
+        """
+        problem = ""
+        with self._lock:
+            if self._loaded is not None:
+                return self._loaded
+            try:
+                self._loaded = self._load()
+            except Exception as error:  # noqa: BLE001 - whatever a broken package raises, nothing was sent
+                problem = type(error).__name__
+            else:
+                return self._loaded
+        raise Misconfigured(
+            "sdk", f"the package {self._package} cannot be imported ({problem}); {self._remedy}"
+        )
 
     def look(self, given: Options) -> None:
         """Look whether it is installed, without importing it.
@@ -41,6 +56,4 @@ class LazySdk(Generic[_SdkT]):
             Misconfigured: it is not; the sentence says what to type.
         """
         if importlib.util.find_spec(self._package) is None:
-            raise given.wrong(
-                "use", f"needs the package {self._package}; type pip install 'notify-tasks[worker,providers]'"
-            )
+            raise given.wrong("use", f"needs the package {self._package}; {self._remedy}")

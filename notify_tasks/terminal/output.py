@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
@@ -61,15 +61,33 @@ class Output:
 
         Args:
             line: it.
-            wrap: break it between words on a narrow terminal; without, a command in it can be copied whole.
+            wrap: break it between words on a narrow terminal, and go on below where its last piece begins; without,
+                a command in it can be copied whole.
         """
-        spans = [line] if isinstance(line, str) else list(line)
-        if self.terminal:
-            self.console.print(self.text(spans), soft_wrap=not wrap)
+        spans: list[Span | str] = [line] if isinstance(line, str) else list(line)
+        if self.terminal and wrap:
+            for each in self._wrapped(spans):
+                self.console.print(each, soft_wrap=True)
+        elif self.terminal:
+            self.console.print(self.text(spans), soft_wrap=True)
         else:
             words = "".join(span if isinstance(span, str) else span.text for span in spans)
             self._stream.write(words.rstrip() + "\n")
             self._stream.flush()
+
+    def _wrapped(self, spans: list[Span | str]) -> Iterator[Text]:
+        whole, before = self.text(spans), self.text(spans[:-1])
+        last = self.text(spans[-1:]).plain
+        hang = before.cell_len + len(last) - len(last.lstrip())
+        width = self.console.width
+        if hang > width // 2 or whole.cell_len <= width:
+            yield from whole.wrap(self.console, width)
+            return
+        first, *rest = self.text(spans[-1:]).wrap(self.console, width - before.cell_len)
+        yield before + first
+        for each in rest:
+            each.pad_left(hang)
+            yield each
 
     def plain(self, text: str) -> None:
         """Write text as it is, for machines."""
