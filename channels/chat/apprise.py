@@ -314,28 +314,22 @@ def _service(url: Secret) -> Any:
 _heard: ContextVar[list[str] | None] = ContextVar("apprise_heard", default=None)
 
 
-class _Ear(logging.Handler):
-    """Keeps what Apprise logs of our call, which is where it says why it failed."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        heard = _heard.get()
-        if heard is not None:
-            heard.append(record.getMessage())
-
-
-_ear: Final = _Ear(logging.DEBUG)
+def _overhear(record: logging.LogRecord) -> bool:
+    """Keep what Apprise says of our call, and let nobody else have it: it writes keys and messages down."""
+    heard = _heard.get()
+    if heard is not None:
+        heard.append(record.getMessage())
+    return False
 
 
 def _is_others(_: logging.LogRecord) -> bool:
-    """Whether a line was not written in a call of ours."""
+    """Whether a line was not written in a call of ours: urllib3 writes paths down, and some are keys."""
     return _heard.get() is None
 
 
 def _quieten() -> None:
-    """Let no log have what Apprise logs: it writes keys and messages down, as urllib3 does with paths."""
     logger = logging.getLogger("apprise")
-    logger.addHandler(_ear)
+    logger.addFilter(_overhear)
     logger.setLevel(logging.DEBUG)
-    logger.propagate = False
     for name in ("urllib3.connection", "urllib3.connectionpool"):
         logging.getLogger(name).addFilter(_is_others)

@@ -201,14 +201,23 @@ def test_a_refused_connection_is_surely_not_accepted(peer: HttpPeer, provider: P
     assert (type(failure), failure.code) == (Unavailable, "connect")
 
 
-@pytest.mark.parametrize("answer", [RESET, RESET_FIRST, b"what?\r\n\r\n"], ids=["reset", "first", "garbled"])
+@pytest.mark.parametrize("answer", [RESET, b"what?\r\n\r\n"], ids=["reset", "garbled"])
 def test_a_lost_answer_is_uncertain(answer: Answer, peer: HttpPeer, provider: Provider) -> None:
     peer.says(answer)
 
     failure = failure_of(provider)
 
     assert (type(failure), failure.code) == (Uncertain, "failure")
-    assert len(peer.requests) <= 1
+    assert len(peer.requests) == 1
+
+
+def test_a_reset_before_the_request_was_read_is_neither_yes_nor_no(
+    peer: HttpPeer, provider: Provider
+) -> None:
+    peer.says(RESET_FIRST)
+
+    assert type(failure_of(provider)) in {Uncertain, Unavailable}
+    assert peer.requests == []
 
 
 # --- time -----------------------------------------------------------------------------------------------

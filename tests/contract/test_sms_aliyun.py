@@ -204,6 +204,7 @@ def test_a_rendered_text_becomes_a_template_and_its_parameters(
     [
         ("order.shipped", "Order  is on its way.", r"content\.text is none of the approved texts"),
         ("order.shipped", "Order 1 is on its way. Hurry.", r"content\.text is none of the approved texts"),
+        ("order.shipped", "订单  已发货。查看物流 x.cn", r"content\.text is none of the approved texts"),
         ("order.shipped", "订单 4711 已发货。查看物流 ", r"content\.text is none of the approved texts"),
         ("comment.mentioned", "Wang mentioned you", r"content\.text is not the JSON object of texts"),
         ("comment.mentioned", '{"name": 1}', r"content\.text is not the JSON object of texts"),
