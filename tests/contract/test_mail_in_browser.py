@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
+from support.browser import running_browser
 
 from channels.contract import EmailContent
 from notify_tasks.rendering import Catalog
@@ -16,11 +17,6 @@ from notify_tasks.rendering import Catalog
 ROOT = Path(__file__).parents[2] / "templates"
 CATALOG = Catalog(ROOT)
 LOCALES = ("en", "de", "zh-Hans")
-CHROMIUM = Path("/usr/bin/chromium")
-SWITCHES = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 COMPOUND = "Rindfleischetikettierungsueberwachungsge"
 LONG = {
     "text": f"{COMPOUND} {'x' * 200}\n\n{COMPOUND * 3}",
@@ -75,12 +71,8 @@ class Window:
 
 @pytest.fixture(scope="module")
 def window() -> Iterator[Window]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no browser at {CHROMIUM}: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(SWITCHES))
+    with running_browser() as browser:
         yield Window(browser.new_page())
-        browser.close()
 
 
 def example(name: str) -> dict[str, Any]:

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
+from support.browser import running_browser
 
-NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "chrome")
-QUIET: Final = (
-    "--no-sandbox",  # tests run as root in containers
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 WIDTH: Final = 1280
 HEIGHT: Final = 900
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A browser; skips where there is none, but for CI, where it must be.
-
-    One a module: playwright's loop would stand in the way of asyncio in the modules after this one.
-    """
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="the pages' tests need playwright: pip install -r requirements/dev.txt"
-    )
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        missing = "the pages' tests need a browser: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=list(QUIET))
-        yield started
-        started.close()
+    """A browser for one module."""
+    with running_browser() as browser:
+        yield browser
 
 
 @pytest.fixture
