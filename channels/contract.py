@@ -265,6 +265,14 @@ class Queryable(Protocol):
         """The acceptance of the request with this idempotency key, or None where there was none."""
 
 
+@runtime_checkable
+class Prewarmed(Protocol):
+    """A provider with something slow to load, such as an SDK."""
+
+    def prewarm(self) -> None:
+        """Load it ahead of the first message. It opens no connection."""
+
+
 class Inbox(Protocol):
     """Where the in-app channel puts its messages: the fleet's store, handed in from outside."""
 

@@ -165,6 +165,8 @@ def _on_ready(sender: Any, **_: Any) -> None:
     it.alarm.start()
     it.announce_rates()
     _background.extend((guard, it.alarm))
+    # Beside the first messages, not before them: an SDK may take two seconds to load.
+    threading.Thread(target=it.pools.prewarm, args=(_channels,), name="notify-prewarm", daemon=True).start()
     if routing.MAINT_QUEUE in queues:
         listener = Listener(it.database, it.intake)
         listener.start()

@@ -12,11 +12,11 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from channels.contract import Capability, Inbox, Message, Misconfigured, Provider
+from channels.contract import Capability, Inbox, Message, Misconfigured, Prewarmed, Provider
 from channels.loader import load
 from notify_tasks.configuration import secrets
 from notify_tasks.configuration.changes import changes
@@ -286,6 +286,14 @@ class Pools:
         """Every provider that a process may call which serves these channels."""
         state = self._state
         return [state.providers[name] for name in state.configuration.serving(tuple(channels))]
+
+    def prewarm(self, channels: Iterable[str]) -> None:
+        """Load what the providers of these channels load slowly, so that no first message waits for it."""
+        for configured in self.of_channels(channels):
+            with suppress(Exception):  # whatever is wrong shows when it is used, where it has its name
+                provider = configured.provider()
+                if isinstance(provider, Prewarmed):
+                    provider.prewarm()
 
     def several(self, channels: Iterable[str]) -> bool:
         """Whether a process that serves these channels has more than one provider to call."""

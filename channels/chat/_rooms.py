@@ -167,7 +167,7 @@ def coded_failure(answer: Answer, name: str, codes: Mapping[str, Meaning]) -> Ch
     failure = answer.refusal(code, codes) or answer.failure(Capability.OPAQUE)
     if failure is not None:
         return failure
-    if isinstance(code, bool) or not isinstance(code, int | str) or not _NUMBER.fullmatch(str(code)):
+    if not isinstance(code, int | str) or not _NUMBER.fullmatch(str(code)):
         return Uncertain("unreadable", "the answer has no code that can be read: neither a yes nor a no")
     if int(code) == 0:
         return None

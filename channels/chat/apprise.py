@@ -172,7 +172,8 @@ class Apprise:
                 self._free.release()
             raise TryLater("deadline", "no time was left to send; raise the provider's timeout")
         call = _Call()
-        service.socket_connect_timeout, service.socket_read_timeout = min(left, _CONNECTING), left
+        # A little longer than the call: what ends it is our time, and not a read of Apprise's that says no more.
+        service.socket_connect_timeout, service.socket_read_timeout = min(left, _CONNECTING), left + 1
         service.throttle = call.ask
         threading.Thread(target=self._run, args=(call, service, body), daemon=True).start()
         with deadline.cutting(call.ended.set):

@@ -26,7 +26,8 @@ channel or a person (`C0123456789`, `U...`), or `#name`. A provider has one of t
 | `fatal_error`, `internal_error`: part of it may have happened; an answer that cannot be read | Uncertain |
 
 The statuses of both that are not named here are those of `channels.http`. Slack has no idempotency key: a lost
-answer stays unknown. (docs.slack.dev: incoming webhooks, `chat.postMessage`, rate limits.)
+answer stays unknown. A hook that Slack knows no more stops the whole provider, until its room is mended or taken out:
+give rooms of other owners a provider of their own. (docs.slack.dev: incoming webhooks, `chat.postMessage`.)
 
 The text is Slack's mrkdwn, at most 40000 characters: Slack cuts off what is longer. `&`, `<` and `>` of a value are
 escaped, so that it mentions nobody and links nowhere; stars and strokes that would be marks are replaced by their

@@ -61,11 +61,12 @@ STATUSES: Final[Mapping[int, Meaning]] = {
         "SendGrid does not let us send: the key lacks the scope Mail Send, or sender is no verified identity",
     ),
 }
+_TO: Final = r"personalizations\.0\.to(\..*)?"
 FIELDS: Final[Mapping[str, Meaning]] = {
-    r"personalizations\.0\.to(\..*)?": (AddressInvalid, "SendGrid says that this is no address of mail"),
     r"(from|reply_to)(\..*)?": (Misconfigured, "SendGrid does not take the option sender or reply_to"),
+    _TO: (AddressInvalid, "SendGrid says that this is no address of mail"),
 }
-"""What a 400 means by the field that it names."""
+"""What a 400 means by the fields that it names; the first that fits, so that a sender of ours suppresses nobody."""
 _NO_ADDRESS: Final = "does not contain a valid address"
 
 MAX_BYTES: Final = 30 * 1000 * 1000
@@ -194,14 +195,12 @@ def judge(answer: Answer) -> ChannelError | None:
 def _bad_request(answer: Answer) -> ChannelError:
     errors = answer.fields().get("errors")
     found = [each for each in (errors if isinstance(errors, list) else []) if isinstance(each, dict)]
-    for each in found:
-        field, text = each.get("field"), str(each.get("message")).lower()
-        if not field and _NO_ADDRESS in text:
-            return _meant(r"personalizations\.0\.to(\..*)?")
-        for pattern in FIELDS:
-            if isinstance(field, str) and re.fullmatch(pattern, field):
-                return _meant(pattern)
-    names = [str(each.get("field")) for each in found]
+    names = [each["field"] for each in found if isinstance(each.get("field"), str)]
+    for pattern in FIELDS:
+        if any(re.fullmatch(pattern, each) for each in names):
+            return _meant(pattern)
+    if not names and any(_NO_ADDRESS in str(each.get("message")).lower() for each in found):
+        return _meant(_TO)
     fields = ", ".join(each for each in names if re.fullmatch(r"[A-Za-z0-9_.\[\]]{1,80}", each))
     return Refused(
         "400", f"SendGrid refused the mail ({fields or 'no field named'}); correct its template or call"

@@ -1,9 +1,10 @@
 """firebase-admin on our own HTTP client: its messages and credentials, none of its network.
 
 What the SDK would do by itself, measured: a second request after a timeout or a reset (a second push on the
-phone), four more after a 503 with up to seven seconds of sleep, one more after a 429 as late as Retry-After
-says, two more after each 401, redirects followed with the key; google-auth sleeps between tries for a token,
-and asks a server of Google's about regions from a thread of its own. So requests' adapters are taken out of
+phone), ten more over minutes where a connection ends without TLS's goodbye, four more after a 503 with seven
+seconds of sleep, one more after a 429 as late as Retry-After says, two more after each 401, redirects followed
+with the key; google-auth sleeps between tries for a token, and asks a server of Google's about regions from a
+thread of its own. So requests' adapters are taken out of
 the SDK's session and one of ours is put in, and the token is fetched here.
 """
 
@@ -80,7 +81,7 @@ class Session:
         )
 
     def prewarm(self) -> None:
-        """Load the SDK now: a third of a second of CPU that the first message does not pay then."""
+        """Load the SDK now: it costs as much CPU as a thousand messages, which the first one does not pay then."""
         self._loaded()
 
     def send(self, compose: Compose, deadline: Deadline) -> str:
@@ -267,7 +268,7 @@ def _open(project: str, client: Client, judge: Judge) -> _Sdk:
     The app is not entered in the SDK's list of apps, which is the process's: two providers never share one,
     and a provider that is built anew leaves none behind.
     """
-    import firebase_admin  # noqa: PLC0415 - a third of a second: for those who send
+    import firebase_admin  # noqa: PLC0415 - two thirds of a second of CPU: for those who send
     import requests  # noqa: PLC0415
     from firebase_admin import messaging  # noqa: PLC0415
     from google.auth.credentials import Credentials  # noqa: PLC0415

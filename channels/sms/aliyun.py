@@ -148,7 +148,7 @@ class _Account:
         host: that requests are signed for.
     """
 
-    key_id: str
+    key_id: Secret
     key: Secret
     host: str
 
@@ -169,8 +169,8 @@ def build(name: str, options: Mapping[str, Any]) -> Aliyun:
     known = (*CLIENT_OPTIONS, "access_key_id", "access_key_secret", "sign_name", "templates", "max_segments")
     given = Options("sms.aliyun", name, options, known)
     _SDK.look(given)
-    key_id = given.text("access_key_id", write='access_key_id = "env:NAME", and set the variable NAME')
-    if not re.fullmatch(r"[A-Za-z0-9.]{8,128}", key_id):
+    key_id = given.secret("access_key_id")
+    if not re.fullmatch(r"[A-Za-z0-9.]{8,128}", key_id.reveal()):
         raise given.wrong("access_key_id", "is no access key's id; copy it from the console")
     origin, _ = split_url(given.origin("url", API))
     return Aliyun(
@@ -300,8 +300,8 @@ class _Wire:
             "accept": "application/json",
             "x-acs-content-sha256": _NOTHING,
         }
-        account = self._account
-        signature = tools.get_authorization(call, _ALGORITHM, _NOTHING, account.key_id, account.key.reveal())
+        key_id, key = self._account.key_id.reveal(), self._account.key.reveal()
+        signature = tools.get_authorization(call, _ALGORITHM, _NOTHING, key_id, key)
         return {**call.headers, "Authorization": signature}
 
 

@@ -23,6 +23,9 @@ For the many gateways that take one HTTP request for one SMS, and answer with a 
 | `{key}` | the idempotency key: the same for every repetition of a request |
 | `{NAME}` | the secret of that name in `secrets` |
 
+Where a key of body or headers is named like a secret (`api_key`), the configuration wants all of its value from
+the environment: `body = { api_key = "env:ACME_KEY" }` does that, too.
+
 | the gateway | outcome |
 |---|---|
 | a status of `success` (any 2xx), and a code of `success_codes` where `code` says where one is | Accepted |

@@ -6,13 +6,15 @@ deadline, loses Retry-After, opens a connection for every thread above its pool,
 | Twilio | outcome |
 |---|---|
 | 201 | Accepted; the id is the message's SID |
-| 400 to 499 with a code of `CODES` | as its row says |
-| 400 to 499 with any other code | Refused, with that code: Twilio splits codes and adds new ones |
-| 401, 403, 404; 3xx | Misconfigured |
+| 4xx with a code of `CODES` | as its row says |
+| 401, 403, 404 with any other code or none; 3xx | Misconfigured |
 | 429 | Throttled: Twilio has not processed it |
 | 503 | Unavailable; with Retry-After TryLater |
 | 500, 502, 504; no answer; a lost connection | Uncertain: Twilio knows no idempotency keys |
 | no connection | Unavailable |
+| other 4xx | Refused: Twilio splits codes and adds new ones |
+
+Whatever it is, the error keeps Twilio's code where there is one, and else the status.
 
 A code that says no to one country or one pair of numbers is `Refused`, not `Misconfigured`: the account works,
 and other people's messages must not wait for it. The codes 30001 and above come with a receipt, as a rule.
@@ -124,7 +126,7 @@ class _Account:
     """
 
     sid: str
-    user: str
+    user: Secret
     key: Secret
 
 
@@ -167,12 +169,11 @@ def _account(given: Options) -> _Account:
     sid = _sid(given, "account_sid", "AC")
     if sid is None:
         raise given.wrong("account_sid", 'is missing; write account_sid = "AC..."')
-    user = _sid(given, "api_key", "SK")
-    if user is not None:
-        return _Account(sid, user, given.secret("api_secret"))
+    if _sid(given, "api_key", "SK") is not None:
+        return _Account(sid, given.secret("api_key"), given.secret("api_secret"))
     if given.optional_secret("api_secret") is not None:
-        raise given.wrong("api_key", 'is missing; write api_key = "SK...", or auth_token alone')
-    return _Account(sid, sid, given.secret("auth_token"))
+        raise given.wrong("api_key", "is missing; write it beside api_secret, or auth_token alone")
+    return _Account(sid, Secret(sid), given.secret("auth_token"))
 
 
 def _sid(given: Options, option: str, prefix: str) -> str | None:
@@ -281,7 +282,7 @@ class Twilio:
         wire = _Wire(self._client, deadline, sdk.response)
         # A client for each call: one that lasts would keep the key in an attribute.
         account = self._account
-        client = sdk.client(account.user, account.key.reveal(), account.sid, http_client=wire)
+        client = sdk.client(account.user.reveal(), account.key.reveal(), account.sid, http_client=wire)
         problem = ""
         try:
             client.messages.create(**fields)

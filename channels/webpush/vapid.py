@@ -169,7 +169,7 @@ class VapidProvider:
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
     def prewarm(self) -> None:
-        """Load pywebpush ahead of the first message: it takes as long as forty messages. No connection."""
+        """Load pywebpush ahead of the first message: it costs as much CPU as five hundred. No connection."""
         self._sdk()
 
     def send(self, message: Message, deadline: Deadline) -> Accepted:

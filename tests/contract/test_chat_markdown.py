@@ -131,8 +131,11 @@ def test_a_dangerous_link_is_none(url: str) -> None:
     assert not any(run.url for line in read(f"[there]({url})") for run in line.runs)
 
 
-def test_html_is_text() -> None:
-    assert read("<b>x</b> <at id=all></at>") == (Line((Run("<b>x</b> <at id=all></at>"),)),)
+@pytest.mark.parametrize(
+    "html", ["<b>x</b> <at id=all></at>", "<div>x</div>", "<!-- x -->", "<script>x</script>"]
+)
+def test_html_is_text(html: str) -> None:
+    assert read(html) == (Line((Run(html),)),)
 
 
 @settings(max_examples=150, deadline=None)

@@ -148,6 +148,13 @@ def test_teams_is_told_our_id(peer: HttpPeer, build: Build) -> None:
     assert peer.requests[0].headers["x-ms-client-tracking-id"] == message.delivery_id
 
 
+def test_a_workflow_that_is_gone_says_what_to_do(peer: HttpPeer, build: Build) -> None:
+    peer.says(Reply(404))
+
+    with pytest.raises(Misconfigured, match="set its new URL"):
+        build("chat.teams", {"ops": peer.url + PATHS["chat.teams"]}).send(to("ops"), Deadline(5))
+
+
 # --- signatures -----------------------------------------------------------------------------------------
 
 

@@ -272,17 +272,42 @@ def test_each_message_is_one_request_and_nobody_sleeps(
     assert deadline.overdue() < (3 if answer is HANG else -10)
 
 
+def test_the_passwords_in_the_environments_netrc_do_not_replace_the_token(
+    google: Google, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    build().send(a_push(), Deadline(20))
+
+    assert len(google.messages) == 1
+
+
 # --- access tokens ----------------------------------------------------------------------------------
 
 
-def test_many_threads_ask_for_one_token(peer: HttpPeer, google: Google, build: Build) -> None:
+@pytest.fixture
+def short_turns() -> Iterator[None]:
+    """Threads take turns after ten microseconds, so that what they share by mistake shows."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_many_threads_ask_for_one_token_and_send_each_their_own(
+    peer: HttpPeer, google: Google, build: Build, short_turns: None
+) -> None:
     provider = build(connections=4)
+    messages = [a_push(address=f"device-{n}") for n in range(120)]
 
     with ThreadPoolExecutor(12) as pool:
-        list(pool.map(lambda _: provider.send(a_push(), Deadline(20)), range(48)))
+        list(pool.map(lambda each: provider.send(each, Deadline(20)), messages))
 
     assert google.tokens == 1
-    assert len(google.messages) == 48
+    assert {each["token"] for each in google.messages} == {each.address for each in messages}
     assert peer.connections <= 4
 
 
@@ -537,7 +562,8 @@ THEIRS = """
 import json, os
 import firebase_admin
 from firebase_admin import credentials, exceptions, messaging
-app = firebase_admin.initialize_app(credentials.Certificate(json.loads(os.environ["ACCOUNT"])), {"httpTimeout": 5})
+certificate = credentials.Certificate(json.loads(os.environ["ACCOUNT"]))
+firebase_admin.initialize_app(certificate, {"httpTimeout": float(os.environ["TIMEOUT"])})
 message = messaging.Message(data={"order_id": "981"}, notification=messaging.Notification(title="Order 981"))
 message.token = os.environ["TOKEN"]
 try:
@@ -550,16 +576,15 @@ except exceptions.UnavailableError:
 def test_the_sdk_as_it_is_and_ours_reach_the_real_address_and_ours_asks_once(
     build: Build, tmp_path: Path
 ) -> None:
-    """Both go through a proxy to fcm.googleapis.com, in TLS; then FCM resets the connection."""
+    """Both go through a proxy to fcm.googleapis.com, in TLS; then FCM says nothing any more."""
     private = private_ca(tmp_path, "fcm.googleapis.com", "oauth2.googleapis.com")
     document = account("https://oauth2.googleapis.com/token")
     google = Google(token_uri="https://oauth2.googleapis.com/token")
     with HttpPeer(google.send, tls=private.server) as peer, ConnectProxy(peer.port) as proxy:
         peer.asides["/token"] = google.token
         options = {"credentials": document, "proxy": proxy.url, "ca_file": private.ca_file}
-        theirs = {
-            "ACCOUNT": document, "TOKEN": TOKEN, "HTTPS_PROXY": proxy.url, "REQUESTS_CA_BUNDLE": private.ca_file
-        }  # fmt: skip
+        theirs = {"ACCOUNT": document, "TOKEN": TOKEN, "TIMEOUT": "20"}
+        theirs |= {"HTTPS_PROXY": proxy.url, "REQUESTS_CA_BUNDLE": private.ca_file}
         provider = build(**options, url=None)
 
         ours = [provider.send(a_push({"title": "Order 981", "data": {"order_id": "981"}}), Deadline(20))
@@ -579,12 +604,12 @@ def test_the_sdk_as_it_is_and_ours_reach_the_real_address_and_ours_asks_once(
         for part in ("notification", "token"):
             assert google.messages[0][part] == google.messages[-1][part]
 
-        peer.says(RESET)
+        peer.says(HANG)
         before = len(peer.requests)
-        assert python(THEIRS, **theirs) == "unavailable"
+        assert python(THEIRS, **{**theirs, "TIMEOUT": "1"}) == "unavailable"
         assert len(peer.requests) - before == 2  # a second push on the phone
         before = len(peer.requests)
-        assert type(refusal(provider, a_push())) is Uncertain
+        assert type(refusal(provider, a_push(), Deadline(1))) is Uncertain
         assert len(peer.requests) - before == 1
 
 

@@ -226,10 +226,11 @@ def test_what_no_template_says_is_refused_before_it_is_sent(
 
 
 WORDS = st.text(st.sampled_from("ab .{}$的"), min_size=1, max_size=6)
+PIECES = st.text(st.sampled_from("ab .}$的"), min_size=1, max_size=6)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(WORDS, min_size=1, max_size=4), st.lists(WORDS, min_size=4, max_size=4))
+@given(st.lists(PIECES, min_size=1, max_size=4), st.lists(WORDS, min_size=4, max_size=4))
 def test_the_person_gets_the_text_that_was_rendered(pieces: list[str], values: list[str]) -> None:
     """However the values and the words around them look alike: put back together, they are the text."""
     names = [f"v{place}" for place in range(len(pieces))]

@@ -424,3 +424,47 @@ def test_options_never_show() -> None:
     shown = f"{found.get('a')!r} {found.configuration!r} {found.configuration.providers!r}"
     assert "hunter2" not in shown
     assert "127.0.0.1" not in shown
+
+
+class Slow:
+    """A provider with an SDK, as the pool sees it."""
+
+    capability = Capability.OPAQUE
+
+    def __init__(self) -> None:
+        self.warm = 0
+
+    def prewarm(self) -> None:
+        self.warm += 1
+
+    def send(self, message: object, deadline: object) -> object:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_worker_warms_the_providers_of_its_channels_and_minds_no_broken_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built: dict[str, Slow] = {}
+
+    def load(_use: str, name: str, _options: object) -> Slow:
+        if name == "broken":
+            raise Misconfigured("secret", "it is missing")
+        return built.setdefault(name, Slow())
+
+    monkeypatch.setattr(providers_module, "load", load)
+    url = {"url": "http://127.0.0.1:1"}
+    pools = Pools(
+        {
+            "providers": {
+                "broken": {"use": "sms.sandbox", **url},
+                "ours": {"use": "sms.sandbox", **url},
+                "others": {"use": "push.sandbox", **url},
+            },
+            "channels": {"sms": {"pool": ["broken", "ours"]}, "push": {"pool": ["others"]}},
+        }
+    )
+    pools.prewarm(("sms",))
+    assert {name: it.warm for name, it in built.items()} == {"ours": 1}
