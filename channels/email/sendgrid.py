@@ -70,7 +70,7 @@ FIELDS: Final[Mapping[str, Meaning]] = {
 _NO_ADDRESS: Final = "does not contain a valid address"
 
 MAX_BYTES: Final = 30 * 1000 * 1000
-"""Of a whole request, attachments in base64 included: SendGrid says 30 MB."""
+"""A whole request has fewer, attachments in base64 included: SendGrid says less than 30 MB."""
 _MAX_CATEGORY: Final = 255
 _FIRST_UNUSABLE: Final = "\x20"
 _TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}", re.ASCII)
@@ -135,7 +135,7 @@ class SendGridProvider:
         """Hand one mail to SendGrid. See `Provider.send`; the module has the tables."""
         content = carried(message, EmailContent)
         body = to_json({**self._head, **self._mail(message, content)})
-        if len(body) > MAX_BYTES:
+        if len(body) >= MAX_BYTES:
             raise _too_long(content, len(body))
         answer = self._client.request(
             "POST",
@@ -277,5 +277,6 @@ def _too_long(content: EmailContent, size: int) -> Refused:
     }
     longest = max(parts, key=lambda part: parts[part])
     return Refused(
-        "too-long", f"the mail makes {size} bytes and SendGrid carries {MAX_BYTES}; shorten {longest} first"
+        "too-long",
+        f"the mail makes {size} bytes and SendGrid carries less than {MAX_BYTES}; shorten {longest} first",
     )

@@ -172,7 +172,7 @@ class _Tokens:
         document = json.loads(self._account.document.reveal())
         failed = False
         ends = 0.0
-        secret = ""
+        secret: Any = ""
         try:
             made = service_account.Credentials.from_service_account_info(document, scopes=[_SCOPE])  # type: ignore[no-untyped-call]
             made.refresh(lambda **asked: self._exchange(deadline, **asked))

@@ -80,9 +80,9 @@ def _decoded(value: object) -> bytes | None:
     """Base64url, also where somebody has stored it with padding or in the other alphabet."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9+/_-]{1,200}={0,2}", value):
         return None
-    plain = value.rstrip("=").replace("+", "-").replace("/", "_")
+    plain = value.rstrip("=")
     try:
-        return base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4))
+        return base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4))  # takes either alphabet
     except (binascii.Error, ValueError):
         return None
 

@@ -288,9 +288,10 @@ c AS MATERIALIZED (
         SELECT d.id FROM notify.delivery d
          WHERE d.state = 'queued' AND d.channel = q.channel AND d.lane = q.lane AND d.marker < q.n - 1
          ORDER BY d.marker LIMIT %s FOR UPDATE SKIP LOCKED) w)
+-- An array, since for a join the planner expects many rows of each queue, and may read the whole table for them.
 UPDATE notify.delivery d
    SET marker = notify.marker_now(notify.queue_for(d.channel, d.lane)), updated_at = now()
-  FROM c WHERE d.id = c.id
+ WHERE d.id = ANY(ARRAY(SELECT id FROM c))
 RETURNING d.id, d.channel, d.lane, d.message_id, d.event_type
 """
 

@@ -295,9 +295,8 @@ def test_a_subscription_that_nobody_could_send_to_is_dead(address: str, build: B
     assert (failure.__cause__, failure.__context__) == (None, None)
 
 
-def test_keys_stored_with_padding_or_in_the_other_alphabet_are_read(
-    peer: HttpPeer, browser: Browser, build: Build
-) -> None:
+def test_keys_stored_with_padding_or_in_the_other_alphabet_are_read(peer: HttpPeer, build: Build) -> None:
+    browser = next(each for each in iter(Browser, None) if {"-", "_"} <= set(each.subscription("")))
     found = json.loads(browser.subscription(f"{peer.url}/push/a"))
     for name, key in found["keys"].items():
         found["keys"][name] = key.replace("-", "+").replace("_", "/") + "=" * (-len(key) % 4)
@@ -443,7 +442,7 @@ def test_what_pywebpush_raises_by_itself_never_tells_the_message(
     failure = refusal(build(), a_push(browser.subscription(f"{peer.url}/push/a")))
 
     assert type(failure) is error_is
-    assert "Zoë" not in str(failure)
+    assert "mentioned" not in str(failure)
     assert (failure.__cause__, failure.__context__) == (None, None)
 
 
