@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from channels.contract import Misconfigured, Provider
+from channels.contract import Capability, Misconfigured, Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a provider's file says of itself.
+
+    Args:
+        name: `email.smtp`.
+        summary: the first line of its docstring, without the name.
+        capabilities: what can be learnt of a lost answer; more than one where its options decide.
+    """
+
+    name: str
+    summary: str
+    capabilities: tuple[Capability, ...]
 
 
 def names() -> tuple[str, ...]:
@@ -41,3 +58,24 @@ def load(use: str, name: str, options: Mapping[str, Any]) -> Provider:
     module = importlib.import_module(f"channels.{use}")
     built: Provider = module.build(name, options)
     return built
+
+
+def describe() -> tuple[Described, ...]:
+    """Every provider there is, as its file describes it. The files are read and not run, so no SDK is needed."""
+    return tuple(_described(name) for name in names())
+
+
+def _described(name: str) -> Described:
+    channel, provider = name.split(".")
+    tree = ast.parse((Path(__file__).parent / channel / f"{provider}.py").read_text(encoding="utf-8"))
+    first = (ast.get_docstring(tree) or "").partition("\n")[0]
+    told = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "Capability"
+    }
+    # Where a file names none, its options do: a sandbox plays each kind.
+    found = tuple(it for it in Capability if it.name in told) or tuple(Capability)
+    return Described(name, first.partition(": ")[2].rstrip("."), found)

@@ -19,6 +19,7 @@ DingTalk answers 200 whatever happens, and says in `errcode` what did:
 
 The statuses are those of `channels.http`, should there be one. There is no idempotency key. A robot that refuses us
 stops the whole provider, until its room is mended or taken out: give rooms of other owners a provider of their own.
+A room whose group is dissolved is suppressed by its name: call its successor otherwise.
 
 The text is DingTalk's Markdown, which documents no escape: marks in a value are replaced by their full-width likeness.
 A mention needs an entry under `at`, which is never there. The request has at most 20000 bytes. (open.dingtalk.com:
@@ -65,7 +66,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     ),
     **dict.fromkeys(("300001", "40035", "400101", "400106"), _TOKEN),
     "400102": (Misconfigured, "the robot is switched off; switch it on in its group"),
-    "400013": (AddressInvalid, "the group is dissolved; give the recipient another room"),
+    "400013": (AddressInvalid, "the group is dissolved; give the recipient a room of another name"),
     "460101": (Refused, "the post is too long for DingTalk; send less"),
     **dict.fromkeys(("430101", "430102", "430103", "430104"), _WORDS),
     "-1": (TryLater, "DingTalk is busy"),

@@ -27,7 +27,8 @@ channel or a person (`C0123456789`, `U...`), or `#name`. A provider has one of t
 
 The statuses of both that are not named here are those of `channels.http`. Slack has no idempotency key: a lost
 answer stays unknown. A hook that Slack knows no more stops the whole provider, until its room is mended or taken out:
-give rooms of other owners a provider of their own. (docs.slack.dev: incoming webhooks, `chat.postMessage`.)
+give rooms of other owners a provider of their own. A room whose channel is gone is suppressed by its name: call its
+successor otherwise. (docs.slack.dev: incoming webhooks, `chat.postMessage`.)
 
 The text is Slack's mrkdwn, at most 40000 characters: Slack cuts off what is longer. `&`, `<` and `>` of a value are
 escaped, so that it mentions nobody and links nowhere; stars and strokes that would be marks are replaced by their
@@ -65,7 +66,10 @@ _HOOK_GONE: Final[Meaning] = (
     Misconfigured,
     "Slack knows the hook no more; make a new one and set its variable",
 )
-_ROOM_GONE: Final[Meaning] = (AddressInvalid, "the channel is archived or gone; give the recipient another")
+_ROOM_GONE: Final[Meaning] = (
+    AddressInvalid,
+    "the channel is archived or gone; give the recipient another address",
+)
 _UNFIT: Final[Meaning] = (Refused, "Slack cannot read the post; mend the template, or update this fleet")
 _HALF: Final[Meaning] = (Uncertain, "Slack failed with the post in hand")
 

@@ -4,8 +4,8 @@ What the SDK would do by itself, measured: a second request after a timeout or a
 phone), ten more over minutes where a connection ends without TLS's goodbye, four more after a 503 with seven
 seconds of sleep, one more after a 429 as late as Retry-After says, two more after each 401, redirects followed
 with the key; google-auth sleeps between tries for a token, and asks a server of Google's about regions from a
-thread of its own. So requests' adapters are taken out of
-the SDK's session and one of ours is put in, and the token is fetched here.
+thread of its own. So requests' adapters are taken out of the SDK's session and one of ours is put in, and the
+token is fetched here.
 """
 
 from __future__ import annotations
@@ -100,9 +100,11 @@ class Session:
             call = _Call(deadline, self._tokens.current(deadline))
             with sdk.calls.sending(call):
                 return str(sdk.service.send(composed))
-        except ChannelError:
+        except Misconfigured:  # a 401 for another reason, Apple's key say, leaves the token good
             if call is not None and call.status == HTTPStatus.UNAUTHORIZED:
                 self._tokens.forget(call.token)
+            raise
+        except ChannelError:
             raise
         except Exception as error:  # noqa: BLE001 - the SDK's own: its text, and what it holds, quote the message
             problem = type(error).__name__
@@ -161,9 +163,9 @@ class _Tokens:
 
     def forget(self, secret: Secret) -> None:
         """FCM does not take this token: the next message brings a new one."""
-        with self._asking:
-            if self._token is not None and self._token.secret is secret:
-                self._token = None
+        token = self._token
+        if token is not None and token.secret is secret:
+            self._token = None
 
     def _ask(self, deadline: Deadline) -> _Token:
         from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415

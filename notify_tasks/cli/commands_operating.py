@@ -171,12 +171,27 @@ def _sandbox(commands: Commands) -> None:
     )
 
 
+def _providers(commands: Commands) -> None:
+    made = command(
+        commands,
+        "providers",
+        "providers:run",
+        "list the providers that there are",
+        """\
+        A provider is a file, channels/<channel>/<name>.py, and notify.toml names it with use = "<channel>.<name>".
+        What can be learnt of a lost answer decides whether a delivery can end in doubt.""",
+        "  notify providers\n  notify config show      which of them are configured, and where",
+    )
+    made.add_argument("--markdown", action="store_true", help="as the README's table")
+
+
 ADD: Final = {
     "demo": _demo,
     "config": _config,
     "migrate": _migrate,
     "doctor": _doctor,
     "health": _health,
+    "providers": _providers,
     "sandbox": _sandbox,
 }
 """By name, what adds a command."""

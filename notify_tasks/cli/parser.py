@@ -27,7 +27,7 @@ Each command has examples: `notify send --help`.
 
 _IN_ORDER: Final = (
     *("demo", "send", "status", "cancel", "replay", "recipients", "parked", "templates"),
-    *("config", "migrate", "doctor", "health", "sandbox"),
+    *("config", "providers", "migrate", "doctor", "health", "sandbox"),
 )
 _ADD: Final = {**commands_sending.ADD, **commands_authoring.ADD, **commands_operating.ADD}
 

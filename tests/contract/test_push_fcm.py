@@ -25,6 +25,7 @@ from channels.contract import (
     Deadline,
     Message,
     Misconfigured,
+    Prewarmed,
     Refused,
     Throttled,
     TryLater,
@@ -338,6 +339,17 @@ def test_a_token_that_fcm_does_not_take_is_forgotten(peer: HttpPeer, google: Goo
     assert google.tokens == 2
 
 
+def test_a_wrong_key_of_apples_costs_no_token(peer: HttpPeer, google: Google, build: Build) -> None:
+    provider = build()
+    apples = Reply(401, error(401, "UNAUTHENTICATED", "no", code("THIRD_PARTY_AUTH_ERROR")))
+    peer.says(apples, apples, google.send)
+
+    assert [type(refusal(provider, a_push())) for _ in range(2)] == [TryLater, TryLater]
+    provider.send(a_push(), Deadline(20))
+
+    assert google.tokens == 1
+
+
 @pytest.mark.parametrize(
     ("answer", "error_is", "word", "wait"),
     [
@@ -543,7 +555,8 @@ def python(script: str, **environment: str) -> str:
     return ran.stdout.strip()
 
 
-def test_the_sdk_is_loaded_when_it_is_needed_and_not_before() -> None:
+def test_the_sdk_is_loaded_when_it_is_needed_and_not_before(build: Build) -> None:
+    assert isinstance(build(), Prewarmed)
     script = """
 import os, sys
 from channels.loader import load

@@ -24,6 +24,7 @@ from channels.contract import (
     Deadline,
     Message,
     Misconfigured,
+    Prewarmed,
     Refused,
     TryLater,
     Uncertain,
@@ -446,7 +447,8 @@ def test_what_pywebpush_raises_by_itself_never_tells_the_message(
     assert (failure.__cause__, failure.__context__) == (None, None)
 
 
-def test_the_sdk_is_loaded_when_it_is_needed_and_not_before() -> None:
+def test_the_sdk_is_loaded_when_it_is_needed_and_not_before(build: Build) -> None:
+    assert isinstance(build(), Prewarmed)
     script = """
 import json, os, sys
 from channels.loader import load

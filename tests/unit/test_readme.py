@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from channels.loader import describe
+from notify_tasks.cli import providers
 from notify_tasks.configuration import reference
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +25,15 @@ def test_its_table_of_settings_is_the_codes() -> None:
     found = re.search(r"<!-- notify config reference -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
     assert found
     assert found[1].strip() == reference.markdown().strip(), "type `notify config reference` and paste it"
+
+
+def test_its_table_of_providers_is_the_files() -> None:
+    text = (ROOT / "README.md").read_text()
+    found = re.search(r"<!-- notify providers --markdown -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
+    assert found
+    assert found[1].strip() == providers.markdown(describe()), (
+        "type `notify providers --markdown` and paste it"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)
