@@ -109,7 +109,7 @@ def test_help_teaches_with_examples(notify: Notify) -> None:
     commands = re.findall(r"^ {4}([a-z]+) {2,}\S", top.out, re.MULTILINE)
     assert commands == [
         *("demo", "send", "status", "cancel", "replay", "recipients", "parked"),
-        *("templates", "config", "migrate", "doctor", "health", "sandbox"),
+        *("templates", "config", "providers", "migrate", "doctor", "health", "sandbox"),
     ]
     for command in commands:
         said = notify(command, "--help")
@@ -588,6 +588,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     )
     assert done.stderr == ""
     assert done.stdout == "{"
+
+
+def test_providers_are_listed_as_their_files_say(notify: Notify) -> None:
+    listed = notify("providers")
+    assert listed.status == 0
+    assert re.search(r"^email\.smtp +opaque +mail through an SMTP relay", listed.out, re.MULTILINE)
+    assert re.search(r"^webhook\.standard +idempotent ", listed.out, re.MULTILINE)
+    assert notify("providers", "--markdown").out.startswith("| `use` |")
 
 
 @pytest.mark.timeout(60)
