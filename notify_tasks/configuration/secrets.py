@@ -22,6 +22,11 @@ _NAMES: Final = re.compile(
 _PLACES: Final = re.compile(r"[_-](file|path|url)$", re.IGNORECASE)
 """An option such as `private_key_file` or `token_url` says where a secret is, and is none itself."""
 
+_PLACEHOLDER: Final = re.compile(r"\{\w+\}")
+"""A gateway's `api_key = "{token}"`: the place where a secret goes."""
+ROOMS: Final = "rooms"
+"""The option whose URLs let whoever knows them post: hooks of chat services."""
+
 
 class MissingSecret(Exception):
     """A secret that an option names cannot be had.
@@ -59,13 +64,17 @@ def literals(options: Mapping[str, Any]) -> Iterator[Key]:
 
 
 def is_secret(key: Key, value: object) -> bool:
-    """Whether a value is a secret: by its option's name, or because it is a URL with a password in it."""
+    """Whether a value is a secret: by its option's name, as a hook, or because it is a URL with a password in it."""
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
         return False
-    if isinstance(value, str) and value.startswith(PREFIX):
-        return False
     text = str(value)
-    return has_secret_name(key) or without_secrets(text) != text
+    if text.startswith(PREFIX) or _PLACEHOLDER.fullmatch(text):
+        return False
+    return has_secret_name(key) or _is_hook(key, text) or without_secrets(text) != text
+
+
+def _is_hook(key: Key, text: str) -> bool:
+    return ROOMS in key and "://" in text
 
 
 def has_secret_name(key: Key) -> bool:
@@ -82,7 +91,8 @@ def masked(key: Key, value: object) -> object:
         return [masked((*key, index), each) for index, each in enumerate(value)]
     if not is_secret(key, value):
         return value
-    return MASK if has_secret_name(key) else without_secrets(str(value))
+    whole = has_secret_name(key) or _is_hook(key, str(value))
+    return MASK if whole else without_secrets(str(value))
 
 
 def resolve(value: Any, environment: Mapping[str, str], key: Key = ()) -> Any:

@@ -164,7 +164,10 @@ def test_it_ends_well_by_itself_without_a_terminal(folder: Path) -> None:
     assert "email ended by SIGKILL: its supervisor has started another" in said
     assert re.search(r"waiting for the lease of \d deliver(y|ies) to end, \d+ s left", said)
     # then each has a timeline and its own end,
-    assert len(re.findall(r"^demo-[0-9a-f]{4}-\d\d  (order|account|invoice|comment)\.", said, re.MULTILINE)) == 24
+    assert (
+        len(re.findall(r"^demo-[0-9a-f]{4}-\d\d  (order|account|invoice|comment)\.", said, re.MULTILINE))
+        == 24
+    )
     assert re.search(r"✖ failed .*550 5\.1\.1", said)
     assert re.search(r"✖ rejected +unknown_recipient", said)
     assert re.search(r"↻ retrying .*attempt 1 via sandbox-push: 503", said)

@@ -47,6 +47,7 @@ from tests.contract.http_peer import Answer, HttpPeer, Seen
 
 _SAME_CODE = "the code of sms.sandbox; tests/contract/test_sandbox_providers.py runs each channel's"
 ELSEWHERE: Final[Mapping[str, str]] = {
+    "chat.apprise": "it opens a connection a message, by requests of its own: tests/contract/test_chat_apprise.py",
     "email.smtp": "it speaks SMTP: tests/contract/test_email_smtp.py",
     "inapp.store": "it has no far end: tests/contract/test_sandbox_providers.py, and the fleet's inbox",
     **{

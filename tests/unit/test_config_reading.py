@@ -414,6 +414,10 @@ SMS = '[channels.sms]\npool = ["a"]\n'
             "notify.toml:3: providers.a.url: a secret does not belong into",
         ),
         (
+            A + 'rooms.ops = "https://hooks.example/abc"\n' + SMS,
+            "notify.toml:3: providers.a.rooms.ops: a secret does not belong into a file. ",
+        ),
+        (
             A + "api_key = 12345\n" + SMS,
             "notify.toml:3: providers.a.api_key: a secret does not belong into a file. ",
         ),
@@ -505,6 +509,8 @@ def test_a_surprise_is_a_warning(write: Write, text: str, said: str) -> None:
         ("token", "env:TOKEN", False),
         ("token", "", False),
         ("token", True, False),
+        ("token", "{token}", False),
+        ("token", "Bearer {token}x", True),
         ("token_url", "https://h/token", False),
         ("private_key_file", "/run/key", False),
         ("public_key", "x", False),
@@ -519,6 +525,12 @@ def test_what_looks_like_a_secret(name: str, value: object, secret: bool) -> Non
         assert (
             str(value) not in str(secrets.masked((name,), {"x": [value]} if name == "dsn" else value)).split()
         )
+
+
+def test_a_hook_of_a_chat_is_a_secret_and_its_rooms_name_is_none() -> None:
+    rooms = {"ops": "https://hooks.example/abc", "dev": {"url": "https://hooks.example/d", "secret": "env:S"}}
+    assert list(secrets.literals({"rooms": rooms})) == [("rooms", "ops"), ("rooms", "dev", "url")]
+    assert "hooks" not in str(secrets.masked(("rooms",), rooms))
 
 
 # --- words ----------------------------------------------------------------------------------------------
