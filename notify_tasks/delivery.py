@@ -11,9 +11,8 @@ import random
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from channels.contract import (
@@ -36,7 +35,8 @@ from notify_tasks import carried, retrying
 from notify_tasks.attachments import CARRIED_BY
 from notify_tasks.gates import Closed, Gates, Subject
 from notify_tasks.notification import uuid7
-from notify_tasks.providers import LEASE_MARGIN, Configured, Pools
+from notify_tasks.outcomes import Countdowns, Outcome
+from notify_tasks.providers import Configured, Pools
 from notify_tasks.rendering import BrokenType, Catalog, RenderError
 from notify_tasks.routing import queue_for
 from notify_tasks.states import FINAL, State
@@ -55,58 +55,6 @@ AWAY_RETRY_SECONDS: Final = 0.5
 SEND_MARGIN: Final = 1.0
 """Seconds of the lease that must be left over the call's deadline when the call begins."""
 RELEASED: Final = "released"
-COUNTDOWNS_A_MINUTE: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one delivery in this run.
-
-    Args:
-        state: the state it is in now; None where it could not be claimed (done, or another worker has it).
-        provider: who was called last.
-        code: the provider's code, or the reason.
-        retry: the error to retry for by a short Celery countdown, or None.
-        countdown: seconds of that countdown where the provider said when; None lets Celery draw it.
-    """
-
-    id: uuid.UUID
-    state: State | None
-    provider: str | None = None
-    code: str | None = None
-    retry: ChannelError | None = None
-    countdown: float | None = None
-    attempts: int = 0
-    queue: str = ""
-    wake: bool = False
-    """Queued again: the caller publishes it."""
-    message_id: str = ""
-    event_type: str = ""
-    """For whoever publishes it again; set where `wake` or `retry` is."""
-
-
-class Countdowns:
-    """How many short retries this process has handed to Celery lately.
-
-    Each one is held in some worker's memory until it is due, and many of them shrink that worker's prefetch for good.
-    Beyond the limit a due time in the row does the same.
-    """
-
-    def __init__(self, limit: int = COUNTDOWNS_A_MINUTE) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._spent: deque[float] = deque()
-
-    def spend(self) -> bool:
-        """Whether there is one left in this minute."""
-        now = time.monotonic()
-        with self._lock:
-            while self._spent and now - self._spent[0] > 60:  # noqa: PLR2004 - a minute
-                self._spent.popleft()
-            if len(self._spent) >= self._limit:
-                return False
-            self._spent.append(now)
-            return True
 
 
 class Deliverer:
@@ -479,21 +427,3 @@ class Deliverer:
             except DatabaseAway as error:
                 self._away(error)
                 self._stopping.wait(AWAY_RETRY_SECONDS)
-
-
-def describe(outcome: Outcome) -> str:
-    """One phrase for the task's row in Flower."""
-    match outcome.state:
-        case State.SENT:
-            return f"sent via {outcome.provider}"
-        case None:
-            return "nothing to do"
-        case State.HELD:
-            return f"held: {outcome.code}"
-        case state if state in FINAL:
-            return f"{state}: {outcome.code}"
-        case state:
-            return f"{state} after {outcome.code} from {outcome.provider}"
-
-
-__all__ = ["LEASE_MARGIN", "Deliverer", "Outcome", "describe"]

@@ -21,10 +21,10 @@ from celery.exceptions import Reject, TaskPredicate
 from channels.contract import ChannelError
 from notify_tasks import retrying
 from notify_tasks.celery import app, away, fleet
-from notify_tasks.delivery import Outcome, describe
 from notify_tasks.errors import WireError
 from notify_tasks.messages import Outgoing, build
 from notify_tasks.notification import Notification
+from notify_tasks.outcomes import Outcome, describe
 from notify_tasks.routing import (
     DELIVER_TASK,
     LEDGER_HEADER,

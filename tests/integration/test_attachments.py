@@ -13,9 +13,9 @@ import pytest
 
 from channels.contract import Attachment, EmailContent, Message, TryLater
 from notify_tasks import configure, send_notification, settings
-from notify_tasks.delivery import Outcome
 from notify_tasks.gates import Subject
 from notify_tasks.notification import Notification
+from notify_tasks.outcomes import Outcome
 from notify_tasks.planning import Profile
 from notify_tasks.states import State
 from notify_tasks.store import accepting, attachments, intakes, statuses
