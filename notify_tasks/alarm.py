@@ -1,4 +1,7 @@
-"""Wakes what is due within the next minutes to the moment, where the sweep alone would be some seconds late."""
+"""Wakes what is due within the next minutes to the moment, where the sweep alone would be some seconds late.
+
+Its thread begins with the first time that it is told, so that each child of a forking pool has its own.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,7 @@ class Alarm:
         self._lock = threading.Lock()
         self._looks: set[int] = set()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="notify-alarm", daemon=True)
-
-    def start(self) -> None:
-        """Begin to watch the clock."""
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def stop(self) -> None:
         """End. What is due after that is the sweep's."""
@@ -42,9 +41,13 @@ class Alarm:
 
     def after(self, seconds: float) -> None:
         """A row will be due in so many seconds."""
-        if seconds <= HORIZON:
-            with self._lock:
-                self._looks.add(int((time.monotonic() + seconds) / LOOK_EVERY) + 1)
+        if seconds > HORIZON:
+            return
+        with self._lock:
+            self._looks.add(int((time.monotonic() + seconds) / LOOK_EVERY) + 1)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="notify-alarm", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK_EVERY):

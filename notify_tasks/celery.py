@@ -162,7 +162,6 @@ def _on_ready(sender: Any, **_: Any) -> None:
     it = fleet()
     guard = Guard(it.database, it.sweeper)
     guard.start()
-    it.alarm.start()
     it.announce_rates()
     _background.extend((guard, it.alarm))
     # Beside the first messages, not before them: an SDK may take two seconds to load.

@@ -22,11 +22,12 @@ from notify_tasks.delivery import Deliverer
 from notify_tasks.gates import RATE, Gates
 from notify_tasks.intake import Intake
 from notify_tasks.ledger import Ledger
-from notify_tasks.limiting import Limiter
+from notify_tasks.limiting import Limiter, spacing
 from notify_tasks.messages import shown
 from notify_tasks.notification import uuid7
 from notify_tasks.parked import Parking
 from notify_tasks.providers import Pools
+from notify_tasks.rates import Rate
 from notify_tasks.reloading import Reloader, load
 from notify_tasks.rendering import Catalog
 from notify_tasks.routing import DELIVER_TASK, MARKER_TASK, queue_for
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 IDS_A_MESSAGE: Final = 200
 BROKER_SECONDS: Final = 5.0
-LATECOMERS: Final = (2.0, 3.0, 8.0)
+LATECOMERS: Final = (2.5, 8.0)
 """Seconds after a change of a rate: a process that had not read it yet may have given a time by the old one."""
 INBOX_TOPIC: Final = "notify.inbox."
 """Redis channel prefix: `notify.inbox.<tenant>.<recipient>` is told the id of each new in-app message."""
@@ -217,23 +218,25 @@ def open_fleet(
     worker = worker_name()
     alarm = Alarm(lambda: sweeper.wake_due())  # noqa: PLW0108 - the sweeper is made below
 
-    def rescale(provider: str, factor: float) -> None:
-        for wait in sweeps.rescale(database, f"{RATE}{provider}", factor):
-            alarm.after(wait)
+    def respread(provider: str, rate: Rate | None) -> None:
+        try:
+            waits = sweeps.respread(database, f"{RATE}{provider}", 0.0 if rate is None else spacing(rate))
+            if rate is not None:
+                limiter.queue_ends(provider, rate, max(waits, default=0.0))
+        except (redis.RedisError, DatabaseError) as error:
+            logger.warning("what waits for %s keeps its time: %s", provider, type(error).__name__)
+        else:
+            for wait in waits:
+                alarm.after(wait)
+
+    def changed(provider: str, rate: Rate | None) -> None:
+        respread(provider, rate)
         for seconds in LATECOMERS:
-            timer = threading.Timer(seconds, bring_forward, (provider,))
+            timer = threading.Timer(seconds, respread, (provider, rate))
             timer.daemon = True
             timer.start()
 
-    def bring_forward(provider: str) -> None:
-        try:
-            latest = limiter.latest(provider)
-            for wait in sweeps.bring_forward(database, f"{RATE}{provider}", latest):
-                alarm.after(wait)
-        except (redis.RedisError, DatabaseError) as error:
-            logger.warning("what waits for %s keeps its time: %s", provider, type(error).__name__)
-
-    limiter = Limiter(settings.need_broker_url(), process=worker, changed=rescale)
+    limiter = Limiter(settings.need_broker_url(), process=worker, changed=changed)
     gates = Gates(
         pools,
         threads=threads,

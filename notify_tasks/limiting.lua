@@ -5,9 +5,11 @@
 -- KEYS[2]  sorted set: the processes that ask, by the time they last did
 -- ARGV     'take', seconds a call, seconds of burst, the share kept for the high lane, high (1 or 0), waited (1 or 0), process
 --          'announce', seconds a call (0: the provider has no rate any more)
+--          'queue', seconds a call, seconds until the last place that is given
 --
 -- take      answers {seconds to wait (as text; '0' is: go), processes that asked lately}
--- announce  answers the seconds a call that were in force if another value was, as text, else ''
+-- announce  answers 1 if another rate was in force, else 0
+-- queue     says where the queue ends now
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -23,22 +25,22 @@ end
 
 if ARGV[1] == 'announce' then
   local before = redis.call('HGET', KEYS[1], 'interval')
-  if interval == 0 then
-    redis.call('DEL', KEYS[1])
-  else
-    for _, name in ipairs({'tat', 'tat_rest', 'tail_high', 'tail_rest'}) do
-      local ahead = get(name) - now
-      if before and ahead > 0 then
-        set(name, now + ahead * interval / tonumber(before))
-      end
-    end
+  if before == ARGV[2] then
+    return 0
+  end
+  -- What was given by another rate counts no more; who waits is told a new place by whoever gets this answer.
+  redis.call('DEL', KEYS[1])
+  if interval > 0 then
     redis.call('HSET', KEYS[1], 'interval', ARGV[2])
     redis.call('EXPIRE', KEYS[1], 604800)
   end
-  if before and before ~= ARGV[2] then
-    return before
-  end
-  return ''
+  return before and 1 or 0
+end
+
+if ARGV[1] == 'queue' then
+  set('tail_high', now + tonumber(ARGV[3]))
+  set('tail_rest', now + tonumber(ARGV[3]))
+  return 0
 end
 
 local burst, kept = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -51,8 +53,17 @@ redis.call('EXPIRE', KEYS[1], 604800)
 
 -- All lanes together may use the whole rate, those below high only what is left when its share is kept.
 local rest = interval / (1 - kept)
-local tat = math.max(now, get('tat'))
-local tat_rest = math.max(now, get('tat_rest'))
+-- A process that has not read a new rate yet counts by the old one: never beyond what this rate can have used up.
+local function used(name, seconds)
+  local most = now + math.max(burst, seconds)
+  local until_ = get(name)
+  if until_ > most then
+    set(name, most)
+  end
+  return math.min(math.max(now, until_), most)
+end
+local tat = used('tat', interval)
+local tat_rest = used('tat_rest', rest)
 local wait = tat + interval - now - math.max(burst, interval)
 if not high then
   wait = math.max(wait, tat_rest + rest - now - math.max(burst, rest))

@@ -35,6 +35,11 @@ HIGH: Final = "high"
 _SCRIPT: Final = Path(__file__).with_suffix(".lua").read_text(encoding="utf-8")
 
 
+def spacing(rate: Rate) -> float:
+    """Seconds between two places in the queue of the lanes below high."""
+    return rate.interval / (1 - KEPT)
+
+
 @dataclass(slots=True)
 class _Own:
     """One provider's rate as this process sees it when it is alone: the same algorithm, with a share of the rate."""
@@ -71,8 +76,8 @@ class Limiter:
     Args:
         url: of Redis.
         process: this process's name.
-        changed: told that a provider's rate is another one: `(provider, factor)`, the new time between two calls
-            divided by the old one, 0 where there is no rate any more. One process of the fleet is told.
+        changed: told that a provider's rate is another one, or None. One process of the fleet is told, and gives
+            what waits new times.
         patience: seconds that Redis has for an answer.
     """
 
@@ -81,7 +86,7 @@ class Limiter:
         url: str,
         *,
         process: str,
-        changed: Callable[[str, float], None],
+        changed: Callable[[str, Rate | None], None],
         patience: float = ANSWER_SECONDS,
     ) -> None:
         self._redis: redis.Redis = redis.Redis.from_url(
@@ -128,23 +133,20 @@ class Limiter:
 
         What waits for its turn was given a time by the old rate; `changed` gives it a new one.
         """
-        interval = "0" if rate is None else f"{rate.interval:.9f}"
         try:
-            before = self._run(provider, ["announce", interval])
+            other = self._run(provider, ["announce", "0" if rate is None else f"{rate.interval:.9f}"])
         except redis.RedisError:
             return  # the times given stand: late, not lost
-        if before:
-            self._changed(provider, 0.0 if rate is None else rate.interval / float(before))
+        if other:
+            self._changed(provider, rate)
 
-    def latest(self, provider: str) -> float:
-        """Seconds until the last place given, 0.0 where none is given.
+    def queue_ends(self, provider: str, rate: Rate, seconds: float) -> None:
+        """Say how far ahead the last place is that is given.
 
         Raises:
             RedisError: Redis does not answer.
         """
-        tails: Any = self._redis.hmget(_key(provider), ["tail_high", "tail_rest"])
-        seconds, micros = self._redis.time()
-        return max(0.0, *(float(tail or 0) - seconds - micros / 1e6 for tail in tails))
+        self._run(provider, ["queue", f"{rate.interval:.9f}", f"{seconds:.6f}"])
 
     def close(self) -> None:
         """Let go of the connections."""

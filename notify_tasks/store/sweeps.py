@@ -156,41 +156,28 @@ def take_due(database: Database, *, limit: int) -> list[Wake]:
     return [Wake(**row) for row in database.rows(_DUE, (limit,))]
 
 
-_RESCALE = """
+_RESPREAD = """
 WITH c AS MATERIALIZED (
-    SELECT id FROM notify.delivery WHERE state = 'held' AND reason = %s AND due_at > now() FOR UPDATE SKIP LOCKED)
-UPDATE notify.delivery d SET due_at = now() + (d.due_at - now()) * %s::float8, updated_at = now()
-  FROM c WHERE d.id = c.id
-RETURNING extract(epoch FROM d.due_at - now())::float8 AS wait
+    SELECT id, due_at FROM notify.delivery WHERE state = 'held' AND reason = %s FOR UPDATE SKIP LOCKED),
+place AS (SELECT id, row_number() OVER (ORDER BY due_at) * %s::float8 AS wait FROM c)
+UPDATE notify.delivery d SET due_at = now() + make_interval(secs => p.wait), updated_at = now()
+  FROM place p WHERE d.id = p.id
+RETURNING p.wait
 """
 
 
-def rescale(database: Database, reason: str, factor: float) -> list[float]:
-    """Change the wait of what is held for a reason to so many times what it was.
+def respread(database: Database, reason: str, spacing: float) -> list[float]:
+    """Give what is held for a reason new times, in the order of the old ones.
+
+    Args:
+        database: the store.
+        reason: of the rows.
+        spacing: seconds between two.
 
     Returns:
-        the new waits, in seconds.
+        the waits, in seconds.
     """
-    return [row["wait"] for row in database.rows(_RESCALE, (reason, factor))]
-
-
-_BRING_FORWARD = """
-WITH c AS MATERIALIZED (
-    SELECT id FROM notify.delivery
-     WHERE state = 'held' AND reason = %s AND due_at > now() + make_interval(secs => %s) FOR UPDATE SKIP LOCKED)
-UPDATE notify.delivery d SET due_at = now() + make_interval(secs => %s), updated_at = now()
-  FROM c WHERE d.id = c.id
-RETURNING extract(epoch FROM d.due_at - now())::float8 AS wait
-"""
-
-
-def bring_forward(database: Database, reason: str, latest: float) -> list[float]:
-    """Let what is held for a reason wait no longer than `latest` seconds.
-
-    Returns:
-        the waits that changed, in seconds.
-    """
-    return [row["wait"] for row in database.rows(_BRING_FORWARD, (reason, latest + 0.5, latest))]
+    return [row["wait"] for row in database.rows(_RESPREAD, (reason, spacing))]
 
 
 # --- markers ----------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ SLOW = Rate.parse("1/h")
 def limiters(
     url: str,
     count: int = 1,
-    changed: Callable[[str, float], None] = lambda _provider, _factor: None,
+    changed: Callable[[str, Rate | None], None] = lambda _provider, _rate: None,
     *,
     patience: float = 10.0,  # a busy machine is not what is tested
 ) -> Iterator[list[Limiter]]:
@@ -133,27 +133,46 @@ def test_without_redis_a_process_takes_its_share(start_redis: Callable[[], Serve
     assert granted <= rate.per_second / 4 * gone + 1
 
 
-def test_one_process_is_told_of_a_change_and_by_how_much(broker: str) -> None:
-    told: list[tuple[str, float]] = []
-    with limiters(broker, 3, lambda provider, factor: told.append((provider, factor))) as three:
+def test_one_process_is_told_of_a_change(broker: str) -> None:
+    told: list[tuple[str, Rate | None]] = []
+    with limiters(broker, 3, lambda provider, rate: told.append((provider, rate))) as three:
         for rate in ("10/s", "10/s", "40/s", "5/s"):
             for one in three:
                 one.announce("smtp-main", Rate.parse(rate))
         for one in three:
             one.announce("smtp-main", None)
-    assert told == [("smtp-main", 0.25), ("smtp-main", 8.0), ("smtp-main", 0.0)]
+    assert told == [
+        ("smtp-main", Rate.parse("40/s")),
+        ("smtp-main", Rate.parse("5/s")),
+        ("smtp-main", None),
+    ]
 
 
-def test_places_given_move_with_the_rate(broker: str) -> None:
+def test_a_place_given_by_a_rate_that_is_gone_delays_nobody(broker: str) -> None:
+    faster = Rate.parse("3600/h")
     with limiters(broker) as (one,):
         one.announce("smtp-main", SLOW)
         while not take(one, SLOW):
             pass
-        for _ in range(9):
-            take(one, SLOW)
-        faster = Rate.parse("3600/h")
+        last = max(take(one, SLOW) for _ in range(9))
+        assert last > 3600
         one.announce("smtp-main", faster)
-        assert take(one, faster) < 60  # ten hours have become ten seconds and a place
+        one.queue_ends("smtp-main", faster, 10.0)  # ten are still waiting
+        assert 10 < take(one, faster) < 13
+
+
+def test_a_process_that_has_not_read_the_new_rate_uses_up_no_more_than_it(broker: str) -> None:
+    faster = Rate.parse("10/s")
+    with limiters(broker) as (one,):
+        one.announce("smtp-main", SLOW)
+        one.announce("smtp-main", faster)
+        while not take(one, SLOW, "high", waited=True):  # it still counts an hour for each call
+            pass
+        one.queue_ends("smtp-main", faster, 0.0)
+        begun = time.monotonic()
+        while take(one, faster, "high", waited=True):
+            assert time.monotonic() - begun < 20
+            time.sleep(0.05)
 
 
 def test_a_restarted_redis_knows_no_script_and_goes_on(start_redis: Callable[[], Server]) -> None:

@@ -548,3 +548,29 @@ def test_history_does_not_slow_the_hot_statements(history: World) -> None:
             assert not scans, f"{name} ({mode}) reads all of {scans}: {json.dumps(plan)[:3000]}"
             if name in partial:
                 assert partial[name] in {node.get("Index Name") for node in found}, (name, mode)
+
+
+# --- places in a provider's rate ------------------------------------------------------------------------
+
+
+def test_what_waits_for_a_rate_gets_new_places_in_its_order(it: World) -> None:
+    late, early, other = (put(it, "held") for _ in range(3))
+    for id_, reason, due in ((late, "rate:a", 900), (early, "rate:a", 60), (other, "rate:b", 60)):
+        it.rows(
+            "UPDATE notify.delivery SET reason = %s, due_at = now() + make_interval(secs => %s) WHERE id = %s",
+            reason, due, id_,
+        )  # fmt: skip
+
+    assert sorted(sweeps.respread(it.db, "rate:a", 0.5)) == [0.5, 1.0]
+
+    waits = {
+        row["id"]: row["wait"]
+        for row in it.rows(
+            "SELECT id, extract(epoch FROM due_at - now())::float8 AS wait FROM notify.delivery"
+        )
+    }
+    assert waits[early] <= 0.5 < waits[late] <= 1.0
+    assert waits[other] > 50
+
+    assert sweeps.respread(it.db, "rate:a", 0.0) == [0.0, 0.0]  # no rate any more
+    assert set(ids(sweeps.take_due(it.db, limit=10))) == {early, late}
