@@ -62,6 +62,8 @@ class EmailContent:
     text: str
     html: str | None = None
     attachments: tuple[Attachment, ...] = ()
+    unsubscribe: str | None = field(default=None, repr=False)
+    """An https URL that ends these mails for this person by one POST (RFC 8058): where there is one, it is written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Parts are assembled by hand, since the header machinery of `email.message` costs more CPU than sending does.
 It would also not protect us: `EmailMessage` decodes an encoded word in a subject and writes the line breaks
 inside it as header lines, and it lets a trailing line break through. So whatever comes from outside is
-checked against a closed grammar (addresses, ids, media types) or encoded so that no line break can survive (the
+checked against a closed grammar (addresses, ids, media types, URLs) or encoded so that no line break can survive (the
 subject, RFC 2047; file names, RFC 2231; the bodies, RFC 2045).
 """
 
@@ -37,6 +37,13 @@ _MEDIA_TYPE = re.compile(rf"(?!multipart/|message/){_TYPE_WORD}/{_TYPE_WORD}", r
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9 !#$&+,.;=@^_`{}~()\[\]-]{1,40}", re.ASCII)
 _ENCODED_NAME_MAX = 56  # characters of an encoded piece: with ` filename*10*=utf-8''` and `;` within 78
 
+# RFC 3986 without a user or a fragment. A comma and brackets are safe: the field has its URL between < and >.
+_ONE_CLICK_URL = re.compile(
+    rf"https://{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?(?:[/?][A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]*)?",
+    re.ASCII,
+)
+_URL_MAX = 900  # characters: with its name, within the 998 of one line (RFC 5322, section 2.1.1)
+
 _PLAIN_SUBJECT_MAX = 66  # characters: with "Subject: " within the 78 that RFC 5322 section 2.1.1 recommends
 
 
@@ -69,12 +76,13 @@ class Letterhead:
     message_id_domain: str
 
     def compose(self, message: Message, content: EmailContent, to: Mailbox) -> bytes:
-        """The message in CRLF lines of at most 78 bytes (an address may make its own line longer).
+        """The message in CRLF lines of at most 78 bytes (an address or a URL may make its own line longer).
 
         Message-ID depends on the delivery alone, so that a repeated mail is the same mail to its reader.
 
         Raises:
-            Refused: the subject or the delivery id cannot stand in a header, or the content is not Unicode.
+            Refused: the subject, the delivery id or the URL to unsubscribe cannot stand in a header, or the
+                content is not Unicode.
         """
         if not _DELIVERY_ID.fullmatch(message.delivery_id):
             raise Refused("header", "the delivery id cannot stand in a header; mend what made it")
@@ -90,6 +98,7 @@ class Letterhead:
         ]
         if self.reply_to is not None:
             headers.insert(1, f"Reply-To: {self.reply_to}")
+        headers += [f"{name}: {value}" for name, value in unsubscribing(content).items()]
         head = "\r\n".join(headers).encode()
         body = [_part("plain", content.text)]
         if content.html is not None:
@@ -119,6 +128,25 @@ def mailbox(address: str) -> Mailbox:
 
 def _is_letter(character: str) -> bool:
     return not character.isascii() and character.isprintable()
+
+
+def unsubscribing(content: EmailContent) -> dict[str, str]:
+    """The header fields with which a mail program unsubscribes in one click (RFC 2369, RFC 8058).
+
+    Empty where there is no URL: a one-time code, say, is no subscription.
+
+    Raises:
+        Refused: the URL is not https, or cannot stand in a header. The error does not quote it: it has a token.
+    """
+    url = content.unsubscribe
+    if url is None:
+        return {}
+    if len(url) > _URL_MAX or not _ONE_CLICK_URL.fullmatch(url):
+        raise Refused(
+            "header",
+            f"content.unsubscribe is no https:// URL of {_URL_MAX} ASCII characters at most; mend what made it",
+        )
+    return {"List-Unsubscribe": f"<{url}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
 
 
 def domain_name(domain: str) -> str | None:

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from channels._options import refuse_unknown, wrong_option
 from channels.contract import Misconfigured
+from channels.email import _dkim
 from channels.email._mime import Letterhead, Mailbox, domain_name, named_mailbox
 
 
@@ -28,6 +29,7 @@ class Security(StrEnum):
     """None: for a relay on this machine."""
 
 
+_DNS_NAME_MAX = 253  # characters (RFC 1035, section 2.3.4, without the length bytes)
 _PORTS = {Security.STARTTLS: 587, Security.IMPLICIT: 465, Security.PLAIN: 25}
 
 
@@ -53,6 +55,11 @@ class Settings:
     """The address in MAIL FROM; the option is `Name <addr>` and gives From too."""
     letterhead: Letterhead = field(repr=False)
     """From, Reply-To (`reply_to`, optional) and `message_id_domain` (default: the sender's)."""
+    dkim: _dkim.Signer | None
+    """`dkim_domain`, `dkim_selector` and `dkim_key`: all of them, and each mail is signed (see
+    `channels.email._dkim`), or none, where the relay signs or nobody does. The domain is that of the sender, or
+    one above it; the selector names the TXT record `SELECTOR._domainkey.DOMAIN` with the public half of the key;
+    the key is in PEM, RSA of 2048 to 4096 bits or Ed25519, which not every receiver verifies yet."""
     tls: ssl.SSLContext | None = field(repr=False)
     """TLS 1.2 or later; certificates must lead to a root of the system or of `ca_file` (PEM, optional).
     None for `smtp+plain://` alone."""
@@ -85,6 +92,7 @@ def read(name: str, options: Mapping[str, Any]) -> Settings:
         letterhead=Letterhead(
             sender[0], reply_to[0] if reply_to else None, given.domain("message_id_domain", sender[1].domain)
         ),
+        dkim=given.dkim(),
         tls=None if relay.security is Security.PLAIN else given.tls(),
         local_hostname=given.hostname(),
         connections=given.whole("connections", 10),
@@ -93,12 +101,15 @@ def read(name: str, options: Mapping[str, Any]) -> Settings:
     )
 
 
+_DKIM = ("dkim_domain", "dkim_selector", "dkim_key")
+
+
 class _Reader:
     """Reads one option at a time and refuses what is wrong with it, or what nobody reads."""
 
     _KNOWN = frozenset({
         "url", "sender", "reply_to", "ca_file", "connections", "connection_messages", "connection_seconds",
-        "local_hostname", "message_id_domain",
+        "local_hostname", "message_id_domain", *_DKIM,
     })  # fmt: skip
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -173,6 +184,31 @@ class _Reader:
         if found is None:
             raise self.wrong(option, "must be a domain, such as mail.example.com")
         return found
+
+    def dkim(self) -> _dkim.Signer | None:
+        given = {option: self.text(option) for option in _DKIM}
+        absent = [option for option, value in given.items() if value is None]
+        if len(absent) == len(_DKIM):
+            return None
+        if absent:
+            raise self.wrong(absent[0], f"is missing; write all of {', '.join(_DKIM)}, or none of them")
+        if not _dkim.installed():
+            raise self.wrong(
+                "dkim_key",
+                "needs the package cryptography; type pip install 'notify-tasks[worker]'",
+            )
+        domain = self.domain("dkim_domain", "")
+        selector = given["dkim_selector"] or ""
+        # RFC 6376, section 3.1: labels with dots between them, as in a domain.
+        if domain_name(selector) != selector:
+            raise self.wrong("dkim_selector", "must be the first part of its DNS record's name, such as s1")
+        if len(f"{selector}._domainkey.{domain}") > _DNS_NAME_MAX:
+            raise self.wrong("dkim_selector", "is too long for a name in the DNS; take a shorter one")
+        try:
+            return _dkim.Signer(domain, selector, _dkim.read_key(given["dkim_key"] or ""))
+        except ValueError as error:
+            sentence = str(error)
+        raise self.wrong("dkim_key", sentence)
 
     def hostname(self) -> str | None:
         text = self.text("local_hostname")

@@ -24,6 +24,7 @@
 | the event type | `categories[0]` |
 | `subject`, `text`, `html` | `subject`, `content` |
 | `attachments` | `attachments`, in base64 |
+| `unsubscribe` | `headers`: List-Unsubscribe, List-Unsubscribe-Post; leave Subscription Tracking off beside it |
 | options `sender`, `reply_to` | `from`, `reply_to` |
 """
 
@@ -51,7 +52,7 @@ from channels.contract import (
     Refused,
     Throttled,
 )
-from channels.email._mime import domain_name, mailbox, named_mailbox
+from channels.email._mime import domain_name, mailbox, named_mailbox, unsubscribing
 from channels.http import CLIENT_OPTIONS, Answer, Client, Meaning, Options, Secret, carried, to_json
 
 STATUSES: Final[Mapping[int, Meaning]] = {
@@ -170,6 +171,7 @@ class SendGridProvider:
                 "Message-ID": f"<{delivery}@{self._domain}>",
                 "X-Notify-Delivery": delivery,
                 "Auto-Submitted": "auto-generated",  # RFC 3834: keeps out-of-office answers away
+                **unsubscribing(content),
             },
         }
         if content.html:

@@ -502,6 +502,8 @@ def test_a_surprise_is_a_warning(write: Write, text: str, said: str) -> None:
         ("AuthToken", "x", True),
         ("client_secret", "x", True),
         ("signing_key", "x", True),
+        ("dkim_key", "x", True),
+        ("dkim_domain", "x", False),
         ("dsn", "postgresql://u:p@h/x", True),
         ("dsn", "host=h password=p", True),
         ("url", "https://h/?token=abc", True),
