@@ -73,9 +73,12 @@ _HOMES: Final = {
     "send_notification": "producer",
 }
 
+_MORE: Final = ("inbox", "people", "suppressions")
+"""Modules, and no part of __all__: a producer alone has no libraries for them."""
+
 
 def __getattr__(name: str) -> Any:
-    if name in ("errors", "people"):  # people is no part of __all__: a producer alone has no libraries for it
+    if name == "errors" or name in _MORE:
         return importlib.import_module(f"notify_tasks.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'notify_tasks' has no attribute {name!r}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Final
 
-from notify_tasks.cli.grammar import DIRECTORY, Commands, command, group
+from notify_tasks.cli.grammar import DIRECTORY, Commands, command, group, tenant
 
 
 def _demo(commands: Commands) -> None:
@@ -185,6 +186,91 @@ def _providers(commands: Commands) -> None:
     made.add_argument("--markdown", action="store_true", help="as the README's table")
 
 
+def _suppressions(commands: Commands) -> None:
+    def list_(inner: Commands) -> None:
+        made = command(
+            inner,
+            "list",
+            "suppressions:list_",
+            "list suppressed addresses, newest first",
+            """\
+            A page at a time: the last line says how to get the next one. Addresses are shortened, but for --json,
+            which writes an object a line.""",
+            """\
+              notify suppressions list
+              notify suppressions list --channel sms --limit 20
+              notify suppressions list --channel email --address ann@example.com
+              notify suppressions list --json --limit 1000 | jq -r 'select(.reason == "address_invalid") | .address'""",
+        )
+        made.add_argument("--channel", metavar="NAME", help="those of this channel")
+        made.add_argument("--address", metavar="ADDRESS", help="this one alone; needs --channel")
+        made.add_argument("--after", type=int, metavar="NUMBER", help="those behind this one")
+        made.add_argument(
+            "--limit", type=int, default=50, metavar="N", help="how many at most (default: %(default)s)"
+        )
+        made.add_argument("--json", action="store_true", help="with whole addresses, for machines")
+        tenant(made)
+
+    def add(inner: Commands) -> None:
+        made = command(
+            inner,
+            "add",
+            "suppressions:add",
+            "send nothing to an address any more",
+            """\
+            On this channel; the person's others go on. What waits for it ends as suppressed when its turn comes. One
+            that is suppressed already keeps its reason, unless the new one is opted_out.""",
+            """\
+              notify suppressions add email ann@example.com
+              notify suppressions add sms +4915112345678 --reason opted_out""",
+        )
+        _place(made)
+        made.add_argument(
+            "--reason",
+            default="by_operator",
+            metavar="WORD",
+            help="why, in a word; opted_out: the person said stop (default: %(default)s)",
+        )
+        tenant(made)
+
+    def lift(inner: Commands) -> None:
+        made = command(
+            inner,
+            "lift",
+            "suppressions:lift",
+            "send to a suppressed address again",
+            """\
+            The next notification to it goes out again. What was suppressed meanwhile stays unsent: `notify replay`
+            sends it. A provider that still calls the address dead has it suppressed again.
+
+            Where the person said stop, it takes --opted-out, and only they may ask for that: a message after an
+            opt-out is against the law in many countries, and carriers and mail services block who sends it. Exit
+            status 1 where the address is not suppressed.""",
+            """\
+              notify suppressions lift chat ops-room
+              notify suppressions lift sms +4915112345678 --opted-out""",
+        )
+        _place(made)
+        made.add_argument("--opted-out", action="store_true", help="the person has asked for messages again")
+        tenant(made)
+
+    text = """\
+        A suppressed address gets nothing on its channel: a provider called it dead, the person said stop, or an
+        operator wanted it so. It stays suppressed until it is lifted, and when the recipient is erased, too."""
+    group(
+        commands,
+        "suppressions",
+        "list, add and lift addresses that get nothing any more",
+        text,
+        (list_, add, lift),
+    )
+
+
+def _place(made: argparse.ArgumentParser) -> None:
+    made.add_argument("channel", metavar="CHANNEL", help="email, sms, push, webpush, webhook, chat or inapp")
+    made.add_argument("address", metavar="ADDRESS", help="in any spelling; for inapp the recipient's id")
+
+
 ADD: Final = {
     "demo": _demo,
     "config": _config,
@@ -193,5 +279,6 @@ ADD: Final = {
     "health": _health,
     "providers": _providers,
     "sandbox": _sandbox,
+    "suppressions": _suppressions,
 }
 """By name, what adds a command."""

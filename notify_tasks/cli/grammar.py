@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 PROGRAM: Final = "notify"
 TENANT: Final = "default"
 DIRECTORY: Final = ".notify"
-LONGEST_COMMAND: Final = len("recipients")
+LONGEST_COMMAND: Final = len("suppressions")
 WIDEST: Final = 110
 """Columns of help at most, however wide the terminal."""
 

@@ -26,7 +26,7 @@ Each command has examples: `notify send --help`.
 """
 
 _IN_ORDER: Final = (
-    *("demo", "send", "status", "cancel", "replay", "recipients", "parked", "templates"),
+    *("demo", "send", "status", "cancel", "replay", "recipients", "suppressions", "parked", "templates"),
     *("config", "providers", "migrate", "doctor", "health", "sandbox"),
 )
 _ADD: Final = {**commands_sending.ADD, **commands_authoring.ADD, **commands_operating.ADD}

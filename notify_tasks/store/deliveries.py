@@ -277,10 +277,12 @@ event AS (
      WHERE applied AND state IN ('sent', 'failed', 'in_doubt', 'suppressed', 'expired', 'cancelled')
        AND state <> old_state),
 suppressed AS (
-    INSERT INTO notify.suppression (tenant, channel, address, reason, source)
-    SELECT DISTINCT tenant, channel, address, suppress, 'provider' FROM d
-     WHERE suppress IS NOT NULL AND address <> '' ORDER BY 1, 2, 3
-    ON CONFLICT DO NOTHING)
+    INSERT INTO notify.suppression AS s (tenant, channel, address, reason, source)
+    SELECT DISTINCT ON (tenant, channel, address) tenant, channel, address, suppress, 'provider' FROM d
+     WHERE suppress IS NOT NULL AND address <> '' ORDER BY tenant, channel, address, suppress <> 'opted_out'
+    -- What a person has said outlasts what a provider thinks of the address.
+    ON CONFLICT (tenant, channel, digest) DO UPDATE SET reason = excluded.reason, source = excluded.source
+     WHERE excluded.reason = 'opted_out' AND s.reason <> 'opted_out')
 SELECT id, token, state, applied FROM d
 """
 

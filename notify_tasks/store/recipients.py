@@ -9,6 +9,9 @@ from enum import Enum
 from typing import Any, Final
 
 from notify_tasks.store.database import Connection, Database, Row, jsonb
+from notify_tasks.store.suppressions import suppress
+
+__all__ = ["KEEP", "Keep", "Page", "Person", "find", "get", "suppress", "upsert"]
 
 
 class Keep(Enum):
@@ -152,22 +155,3 @@ def find(
 def _person(row: Row) -> Person:
     found: dict[str, Any] = row.pop("addresses")
     return Person(**row, addresses={channel: tuple(found[channel]) for channel in sorted(found)})
-
-
-_SUPPRESS = """
-INSERT INTO notify.suppression (tenant, channel, address, reason, source) VALUES (%s, %s, %s, %s, %s)
-ON CONFLICT DO NOTHING
-"""
-
-
-def suppress(
-    database: Database,
-    channel: str,
-    address: str,
-    *,
-    reason: str,
-    source: str = "operator",
-    tenant: str = "default",
-) -> None:
-    """Write to this address no more. Deliveries that wait are stopped when they are claimed."""
-    database.rows(_SUPPRESS, (tenant, channel, address, reason, source))

@@ -108,7 +108,7 @@ def test_help_teaches_with_examples(notify: Notify) -> None:
     assert top.status == 0
     commands = re.findall(r"^ {4}([a-z]+) {2,}\S", top.out, re.MULTILINE)
     assert commands == [
-        *("demo", "send", "status", "cancel", "replay", "recipients", "parked"),
+        *("demo", "send", "status", "cancel", "replay", "recipients", "suppressions", "parked"),
         *("templates", "config", "providers", "migrate", "doctor", "health", "sandbox"),
     ]
     for command in commands:

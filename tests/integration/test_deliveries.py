@@ -334,6 +334,21 @@ def test_a_released_delivery_is_published_anew_and_has_the_marker_for_it(it: Wor
     assert (row["state"], row["marker"], row["attempts"], row["unknown"]) == ("queued", 5, 0, 0)
 
 
+def test_an_opt_out_outlasts_a_dead_address(it: World) -> None:
+    claimed = [it.claimed() for _ in range(3)]
+    for one, (outcome, state, reason) in zip(
+        claimed,
+        [
+            ("address_invalid", State.FAILED, "address_invalid"),
+            ("opted_out", State.SUPPRESSED, "opted_out"),
+            ("address_invalid", State.FAILED, "address_invalid"),
+        ],
+        strict=True,
+    ):
+        it.record(one, outcome, state, suppress=reason)
+    assert [row["reason"] for row in it.rows("SELECT reason FROM notify.suppression")] == ["opted_out"]
+
+
 def test_a_dead_address_is_suppressed_with_its_result(it: World) -> None:
     for claimed in [it.claimed(), it.claimed()]:
         it.record(claimed, "address_invalid", State.FAILED, suppress="address_invalid")

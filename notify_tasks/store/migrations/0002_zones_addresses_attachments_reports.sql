@@ -12,7 +12,13 @@ ALTER TABLE notify.contact_point
 ALTER TABLE notify.suppression
     DROP CONSTRAINT suppression_pkey,
     ADD COLUMN digest text NOT NULL GENERATED ALWAYS AS (md5(address)) STORED,
+    ADD COLUMN id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
     ADD PRIMARY KEY (tenant, channel, digest);
+-- Lists of suppressed addresses are read newest first.
+CREATE UNIQUE INDEX suppression_page ON notify.suppression (tenant, id);
+
+-- What somebody has not read: the number beside the bell, and the list of it.
+CREATE INDEX inbox_item_unread ON notify.inbox_item (tenant, recipient_id, created_at DESC) WHERE read_at IS NULL;
 
 -- Lists of recipients are read page by page and by how an id begins, in the order of bytes.
 CREATE INDEX recipient_page ON notify.recipient (tenant, id COLLATE "C");

@@ -1,0 +1,203 @@
+"""The in-app inbox, for the services that show it: read, count and mark what a recipient got.
+
+    from notify_tasks import inbox
+
+    page = inbox.messages("user-42", limit=20)             # newest first: page.messages, page.next
+    inbox.unread_count("user-42")                          # the number beside the bell
+    inbox.mark_read("user-42", [page.messages[0].id])      # None instead of the list: all of them
+
+Needs the extra `[postgres]` and the setting `database_url`. Each function is one transaction and may be run again after
+an error. Where `broker_url` is set as well, live readers are told: subscribe to the Redis channel `topic("user-42")`.
+A word there is the id of a new message, or `read` when some were marked as read; it says that there is something to
+fetch, and may be lost, so fetch after each connect, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from notify_tasks import settings
+from notify_tasks.errors import InvalidCall, NotHere
+from notify_tasks.notification import DEFAULT_TENANT
+from notify_tasks.recipients import text
+
+try:
+    from notify_tasks import api_connections
+    from notify_tasks.store import inbox as stored
+    from notify_tasks.store.database import DatabaseAway
+    from notify_tasks.store.inbox import InboxMessage, InboxPage, Mark
+except ModuleNotFoundError as error:
+    if error.name not in ("psycopg", "psycopg_pool"):
+        raise
+    raise NotHere(
+        f"the in-app inbox needs {error.name}, which is not installed here. Install it: "
+        "pip install 'notify-tasks[postgres]'"
+    ) from None
+
+__all__ = [
+    "READ", "DatabaseAway", "InboxMessage", "InboxPage", "close", "mark_read", "messages", "topic", "unread_count",
+]  # fmt: skip
+
+logger = logging.getLogger(__name__)
+
+TOPIC: Final = "notify.inbox."
+"""How the Redis channels of live readers begin; workers publish new messages there."""
+READ: Final = "read"
+"""The word to live readers when messages were marked as read. No message has it as its id."""
+MAX_PAGE: Final = 200
+MAX_IDS: Final = 1000
+TELL_SECONDS: Final = 1.0
+"""To connect to Redis, and as many again for its answer: what marking waits for live readers to be told."""
+
+
+def messages(
+    recipient_id: str,
+    *,
+    unread: bool = False,
+    after: str | None = None,
+    limit: int = 50,
+    tenant: str = DEFAULT_TENANT,
+) -> InboxPage:
+    """A recipient's messages, a page at a time, newest first.
+
+    Args:
+        recipient_id: the id that producers use.
+        unread: only those that are not read.
+        after: `next` of the page before; None begins. What arrives meanwhile shifts nothing.
+        limit: how many at most, up to 200.
+        tenant: whose recipient.
+
+    Returns:
+        the page; an empty one where nothing is known of the recipient.
+
+    Raises:
+        InvalidCall: an argument is wrong: which, and what to write.
+        NotConfigured: no database is set.
+        DatabaseAway: it cannot be used now.
+    """
+    who, whose = text(recipient_id, "recipient_id"), text(tenant, "tenant")
+    if not 1 <= limit <= MAX_PAGE:
+        raise InvalidCall("limit", f"{limit} is out of range", f"Write 1 to {MAX_PAGE}")
+    mark = None if after is None else Mark.read(after)
+    if after is not None and mark is None:
+        raise InvalidCall("after", "no page ended there", "Write the `next` of the page before, as it is")
+    return stored.messages(
+        api_connections.database(), who, unread=unread, after=mark, limit=limit, tenant=whose
+    )
+
+
+def unread_count(recipient_id: str, *, tenant: str = DEFAULT_TENANT) -> int:
+    """How many messages a recipient has not read.
+
+    Args:
+        recipient_id: the id that producers use.
+        tenant: whose recipient.
+
+    Raises:
+        InvalidCall, NotConfigured, DatabaseAway: as `messages`.
+    """
+    who, whose = text(recipient_id, "recipient_id"), text(tenant, "tenant")
+    return stored.unread_count(api_connections.database(), who, tenant=whose)
+
+
+def mark_read(recipient_id: str, ids: Sequence[str] | None, *, tenant: str = DEFAULT_TENANT) -> int:
+    """Mark a recipient's messages as read. What is read already keeps its time.
+
+    After the commit live readers are told at best effort, so that a person's other devices follow. A Redis that does
+    not answer holds the call up for two seconds or so, and fails nothing.
+
+    Args:
+        recipient_id: the id that producers use.
+        ids: up to 1,000 messages' ids, or None for all. An id of another recipient's message changes nothing.
+        tenant: whose recipient.
+
+    Returns:
+        how many were unread until now. Of two calls at once, each message is counted by one.
+
+    Raises:
+        InvalidCall, NotConfigured, DatabaseAway: as `messages`.
+    """
+    who, whose = text(recipient_id, "recipient_id"), text(tenant, "tenant")
+    chosen = None if ids is None else _ids(ids)
+    marked = stored.mark_read(api_connections.database(), who, chosen, tenant=whose)
+    if marked:
+        _tell(topic(who, tenant=whose))
+    return marked
+
+
+def topic(recipient_id: str, *, tenant: str = DEFAULT_TENANT) -> str:
+    """The Redis channel on which live readers of a recipient's inbox are told."""
+    return f"{TOPIC}{tenant}.{recipient_id}"
+
+
+def _ids(ids: Sequence[str]) -> list[str]:
+    if isinstance(ids, str) or not isinstance(ids, Sequence):
+        raise InvalidCall("ids", "it is no list", "Write the messages' ids in a list, or None for all")
+    if len(ids) > MAX_IDS:
+        raise InvalidCall("ids", f"{len(ids)} are too many", f"Mark {MAX_IDS} at a time, or None for all")
+    found = []
+    for index, each in enumerate(ids):
+        try:
+            found.append(str(uuid.UUID(each)))
+        except (ValueError, AttributeError, TypeError):
+            raise InvalidCall(
+                f"ids[{index}]", "it is no message's id", "Write the `id` of a message"
+            ) from None
+    return found
+
+
+# --- live readers -----------------------------------------------------------------------------------
+
+_lock: Final = threading.Lock()
+_open: tuple[int, str, redis.Redis] | None = None
+
+
+def _tell(channel: str) -> None:
+    url = settings.get().broker_url
+    if url is None:
+        return
+    try:
+        _redis(url).publish(channel, READ)
+    except (redis.RedisError, ValueError) as error:
+        logger.info(
+            "no live reader was told of messages marked as read: Redis is away (%s)", type(error).__name__
+        )
+
+
+def _redis(url: str) -> redis.Redis:
+    """The process's own client: a fork opens its own, and so does another setting."""
+    global _open  # noqa: PLW0603 - opened by whoever needs it first
+    with _lock:
+        if _open is None or _open[:2] != (os.getpid(), url):
+            _close()
+            client = redis.Redis.from_url(
+                url,
+                socket_timeout=TELL_SECONDS,
+                socket_connect_timeout=TELL_SECONDS,
+                retry=Retry(NoBackoff(), 0),
+            )
+            _open = (os.getpid(), url, client)
+        return _open[2]
+
+
+def close() -> None:
+    """Let go of the connections. The next call opens new ones."""
+    api_connections.close()
+    with _lock:
+        _close()
+
+
+def _close() -> None:
+    global _open  # noqa: PLW0603 - as in `_redis`
+    if _open is not None and _open[0] == os.getpid():
+        _open[2].close()
+    _open = None
