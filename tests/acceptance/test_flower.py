@@ -6,7 +6,6 @@ import base64
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from faults.fleet import ROOT, RunningFleet, beat, running_fleet, workers
 from flower.urls import handlers
+from support.ports import free_port
 
 from notify_tasks import send_notification
 from notify_tasks.errors import NotConfigured
@@ -92,9 +92,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
 
 @pytest.fixture(scope="module")
 def flower(fleet: RunningFleet) -> Flower:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     fleet.supervisor.start(
         celery_spec("flower", "flower", environment={"FLOWER_PASSWORD": PASSWORD, "FLOWER_PORT": str(port)})
     )

@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -74,13 +73,6 @@ def image_environment() -> dict[str, str]:
         for pair in shlex.split(line.removeprefix("ENV "))
     ]
     return dict(pair.split("=", 1) for pair in pairs)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
 
 
 @dataclass(slots=True)

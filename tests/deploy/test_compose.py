@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-from deploy.compose import FILE, OURS, ROOT, Machine, Missing, Running, free_port, interpolate, read, stop
+from deploy.compose import FILE, OURS, ROOT, Machine, Missing, Running, interpolate, read, stop
+from support.ports import free_port
 
 from notify_tasks.configuration.model import LONGEST_TIMEOUT
 from notify_tasks.embedded import Server, postgres_server, valkey

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from deploy.compose import ROOT
+from support.ports import free_port
 
 from notify_tasks.embedded import Server, postgres_server, redis_server
 from notify_tasks.routing import ALL_QUEUES
@@ -180,9 +181,7 @@ def test_every_kind_of_service_starts_says_that_it_is_ready_and_ends_in_order(
         check=False,
     )
     assert migrated.returncode == 0, migrated.stderr
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     kinds = [
         "notify-worker@email.service",
         "notify-high.service",
