@@ -15,7 +15,7 @@ if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     started=$(date +%s)
     echo "Installing chromium for the tests of the pages ..."
     if DEBIAN_FRONTEND=noninteractive sh -c \
-        'apt-get update && apt-get install --yes --no-install-recommends chromium' >"$log" 2>&1; then
+        'apt-get update && apt-get install --yes --no-install-recommends chromium fonts-liberation' >"$log" 2>&1; then
         echo "Installing chromium ... done ($(($(date +%s) - started)) s)"
         exit 0
     fi
