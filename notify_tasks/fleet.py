@@ -30,7 +30,7 @@ from notify_tasks.providers import Pools
 from notify_tasks.rates import Rate
 from notify_tasks.reloading import Reloader, load
 from notify_tasks.rendering import Catalog
-from notify_tasks.routing import DELIVER_TASK, MARKER_TASK, queue_for
+from notify_tasks.routing import DELIVER_TASK, MARKER_TASK, inbox_topic, queue_for
 from notify_tasks.settings import Settings
 from notify_tasks.store import deliveries, inbox, sweeps
 from notify_tasks.store.database import Database, DatabaseAway, DatabaseError
@@ -45,8 +45,6 @@ IDS_A_MESSAGE: Final = 200
 BROKER_SECONDS: Final = 5.0
 LATECOMERS: Final = (2.5, 8.0)
 """Seconds after a change of a rate: a process that had not read it yet may have given a time by the old one."""
-INBOX_TOPIC: Final = "notify.inbox."
-"""Redis channel prefix: `notify.inbox.<tenant>.<recipient>` is told the id of each new in-app message."""
 
 
 class InboxStore:
@@ -68,7 +66,7 @@ class InboxStore:
             data=message.content.data,
         )
         try:
-            self._redis.publish(f"{INBOX_TOPIC}{message.tenant}.{message.address}", message.delivery_id)
+            self._redis.publish(inbox_topic(message.tenant, message.address), message.delivery_id)
         except redis.RedisError:
             logger.info("no live reader was told of an in-app message: Redis is away")
         return new

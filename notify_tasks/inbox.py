@@ -29,6 +29,7 @@ from notify_tasks import settings
 from notify_tasks.errors import InvalidCall, NotHere
 from notify_tasks.notification import DEFAULT_TENANT
 from notify_tasks.recipients import text
+from notify_tasks.routing import inbox_topic
 
 try:
     from notify_tasks import api_connections
@@ -49,8 +50,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-TOPIC: Final = "notify.inbox."
-"""How the Redis channels of live readers begin; workers publish new messages there."""
 READ: Final = "read"
 """The word to live readers when messages were marked as read. No message has it as its id."""
 MAX_PAGE: Final = 200
@@ -136,7 +135,7 @@ def mark_read(recipient_id: str, ids: Sequence[str] | None, *, tenant: str = DEF
 
 def topic(recipient_id: str, *, tenant: str = DEFAULT_TENANT) -> str:
     """The Redis channel on which live readers of a recipient's inbox are told."""
-    return f"{TOPIC}{tenant}.{recipient_id}"
+    return inbox_topic(tenant, recipient_id)
 
 
 def _ids(ids: Sequence[str]) -> list[str]:

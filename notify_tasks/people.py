@@ -16,13 +16,9 @@ whether the transaction took effect.
 
 from __future__ import annotations
 
-import atexit
-import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypedDict, Unpack
 
-from notify_tasks import settings
 from notify_tasks.errors import InvalidCall, NotHere
 from notify_tasks.notification import DEFAULT_TENANT
 from notify_tasks.recipients import Subscription, meant, safe_name, text
@@ -31,8 +27,9 @@ _LIBRARIES: Final = frozenset({"babel", "email_validator", "phonenumbers", "psyc
 
 try:
     from notify_tasks import contacts
+    from notify_tasks.api_connections import close, database
     from notify_tasks.store import erasing, recipients
-    from notify_tasks.store.database import Database, DatabaseAway
+    from notify_tasks.store.database import DatabaseAway
     from notify_tasks.store.erasing import Erased
     from notify_tasks.store.recipients import Page, Person
 except ModuleNotFoundError as error:
@@ -45,8 +42,6 @@ except ModuleNotFoundError as error:
 
 __all__ = ["DatabaseAway", "Erased", "Fields", "Page", "Person", "close", "erase", "find", "get", "upsert"]
 
-CONNECTIONS: Final = 4
-WAIT_SECONDS: Final = 5.0
 MAX_ADDRESSES: Final = 20
 """Of one person on one channel: a notification goes to each of them."""
 MAX_PAGE: Final = 1000
@@ -112,7 +107,7 @@ def upsert(
     about, addresses = _checked(dict(fields))
     who, whose = text(id, "id"), text(tenant, "tenant")
     return recipients.upsert(
-        _fleet(),
+        database(),
         who,
         addresses,
         tenant=whose,
@@ -132,7 +127,7 @@ def get(
         InvalidCall, NotConfigured, DatabaseAway: as `upsert`.
     """
     who, whose = text(id, "id"), text(tenant, "tenant")
-    return recipients.get(_fleet(), who, tenant=whose)
+    return recipients.get(database(), who, tenant=whose)
 
 
 def find(
@@ -161,7 +156,7 @@ def find(
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidCall("limit", f"{limit} is out of range", f"Write 1 to {MAX_PAGE}")
     return recipients.find(
-        _fleet(),
+        database(),
         prefix=text(prefix, "prefix") if prefix else "",
         channel=channel,
         after=text(after, "after") if after else "",
@@ -189,7 +184,7 @@ def erase(
         InvalidCall, NotConfigured, DatabaseAway: as `upsert`.
     """
     who, whose = text(id, "id"), text(tenant, "tenant")
-    return erasing.erase(_fleet(), who, tenant=whose)
+    return erasing.erase(database(), who, tenant=whose)
 
 
 # --- checks -----------------------------------------------------------------------------------------
@@ -225,40 +220,3 @@ def _addresses(channel: str, value: object, field: str) -> list[str]:
             f"Keep {MAX_ADDRESSES} of them: each gets every message",
         )
     return [contacts.contact_point(channel, one, f"{field}[{index}]") for index, one in enumerate(value)]
-
-
-# --- the fleet's database ---------------------------------------------------------------------------
-
-_lock: Final = threading.Lock()
-_open: tuple[int, str, Database] | None = None
-
-
-def _fleet() -> Database:
-    """The process's own connections: a fork opens its own, and so does another setting."""
-    global _open  # noqa: PLW0603 - opened by whoever needs it first
-    url = settings.get().need_database_url()
-    with _lock:
-        if _open is None or _open[:2] != (os.getpid(), url):
-            _close()
-            _open = (
-                os.getpid(),
-                url,
-                Database(url, connections=CONNECTIONS, wait=WAIT_SECONDS, name="notify-people"),
-            )
-        return _open[2]
-
-
-def close() -> None:
-    """Let go of the connections. The next call opens new ones."""
-    with _lock:
-        _close()
-
-
-def _close() -> None:
-    global _open  # noqa: PLW0603 - as in `_fleet`
-    if _open is not None and _open[0] == os.getpid():
-        _open[2].close()
-    _open = None
-
-
-atexit.register(close)

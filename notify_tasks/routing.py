@@ -59,6 +59,11 @@ def ledger_place(key: str) -> tuple[int, str]:
     return int(bucket), queue
 
 
+def inbox_topic(tenant: str, recipient_id: str) -> str:
+    """The Redis channel on which live readers of an in-app inbox are told of messages and of marks."""
+    return f"notify.inbox.{tenant}.{recipient_id}"
+
+
 def transport_options() -> dict[str, Any]:
     """Options of the Redis transport, the same for every process on one Redis.
 

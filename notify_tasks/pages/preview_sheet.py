@@ -15,11 +15,11 @@ from typing import Any, Final
 from zoneinfo import available_timezones
 
 from channels.contract import ChatContent, EmailContent, TextContent
+from channels.segments import segments
 from notify_tasks.pages import preview_files, preview_looks, preview_payload
 from notify_tasks.pages.mails import Mail
 from notify_tasks.pages.preview_payload import Fault, Written
 from notify_tasks.pages.preview_values import Asked, Cell, Column, Row, Sheet
-from notify_tasks.pages.segments import segments
 from notify_tasks.rendering import Catalog, LoadedType, Rendered
 from notify_tasks.templates_check import (
     SAMPLE_ATTACHMENTS,

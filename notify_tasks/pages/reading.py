@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from channels.segments import Segments, segments
 from notify_tasks.pages.mails import Mail, mail_of_request, parse_json, parse_mail
-from notify_tasks.pages.segments import Segments, segments
 from notify_tasks.sandbox.kept import Arrival
 
 FIRST_WORDS: Final = 160

@@ -170,10 +170,10 @@ def test_a_database_that_is_away_says_so_without_an_address(caplog: pytest.LogCa
 def test_a_fork_opens_connections_of_its_own(it: World) -> None:
     code = (
         "import os\n"
-        "from notify_tasks import people\n"
+        "from notify_tasks import api_connections, people\n"
         "people.upsert('ann', locale='de')\n"
         "def backend():\n"
-        "    return people._fleet().rows('SELECT pg_backend_pid() AS pid')[0]['pid']\n"
+        "    return api_connections.database().rows('SELECT pg_backend_pid() AS pid')[0]['pid']\n"
         "mine = backend()\n"
         "child = os.fork()\n"
         "if not child:\n"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notify_tasks.pages.segments import GSM7, UCS2, segments
+from channels.segments import GSM7, UCS2, segments
 
 
 @pytest.mark.parametrize(

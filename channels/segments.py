@@ -42,6 +42,11 @@ class Segments:
     foreign: tuple[str, ...]
 
     @property
+    def count(self) -> int:
+        """SMS that it is cut into, each of which is paid for."""
+        return len(self.parts)
+
+    @property
     def left(self) -> int:
         """Units left in the last part."""
         return self.room - self.used
