@@ -70,7 +70,10 @@ class Request:
 
 
 class _Timed:
-    """Gives each step what is left of the deadline: a timeout alone begins anew with every byte."""
+    """Gives each step what is left of the deadline: a timeout alone begins anew with every byte.
+
+    It is mixed into two socket classes, whose methods mypy cannot see from here: hence the ignores.
+    """
 
     deadline: Deadline
     budget: int
