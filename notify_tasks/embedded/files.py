@@ -30,7 +30,8 @@ def lock_directory(base: Path, *, patiently: bool) -> int:
     Args:
         base: the directory of one server.
         patiently: wait for the holder's end, because it is known to come; else wait only if the holder's
-            starter is dead, since its watchdog is then stopping the server.
+            starter is dead, since its watchdog is then stopping the server, or if the server itself is dead,
+            since its orphans (PostgreSQL has several) are then about to notice.
 
     Returns:
         A file descriptor. The lock is free when its last copy, in whatever process, is closed.
@@ -46,7 +47,7 @@ def lock_directory(base: Path, *, patiently: bool) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return lock
         starter, _, server = os.pread(lock, 64, 0).decode().strip().partition(" ")
-        ending = patiently or (starter.isdigit() and not _alive(int(starter)))
+        ending = patiently or any(pid.isdigit() and not _alive(int(pid)) for pid in (starter, server))
         if not ending or time.monotonic() > deadline:
             os.close(lock)
             raise DirectoryInUse(

@@ -123,10 +123,12 @@ class Server:
         self._let_go()
         if self._watchdog is not None:
             self._watchdog.wait(STOP_WITHIN)
+            if self._watchdog.stdout is not None:
+                self._watchdog.stdout.close()
         self._watchdog = self.pid = None
 
     def kill(self, number: signal.Signals) -> None:
-        """Send the server process itself a signal; after SIGKILL, wait until it is gone.
+        """Send the server process itself a signal and wait for its effect: that it stands still, or is gone.
 
         Args:
             number: SIGKILL for a crash, SIGSTOP and SIGCONT for a freeze and its end.
@@ -138,6 +140,8 @@ class Server:
             raise EmbeddedError(f"{self!r} takes no signal; start it first, or steer it where it runs")
         with suppress(BrokenPipeError):  # it ended while we looked
             os.write(self._reins, bytes([number]))
+            assert self._watchdog.stdout is not None
+            self._watchdog.stdout.readline()  # empty if the server, and so the watchdog, ended
         if number == signal.SIGKILL:
             self._watchdog.wait(STOP_WITHIN)
             self.stop()
@@ -177,8 +181,7 @@ class Server:
             os.close(theirs)
         _started_here.add(self)
         assert self._watchdog.stdout is not None
-        with self._watchdog.stdout as said:
-            pid = int(said.readline() or 0)
+        pid = int(self._watchdog.stdout.readline() or 0)
         deadline = time.monotonic() + START_WITHIN
         while self.running:
             if engine.ready(port, pid):

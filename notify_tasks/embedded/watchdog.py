@@ -4,7 +4,7 @@
 
 Standard input is a pipe whose other end only the starter holds. Each byte read is a signal for the server;
 end of file means that the starter let go or died, even by SIGKILL, and the server is stopped in order.
-The server's process id is the one line written to standard output.
+Standard output says the server's process id, then a line for each signal that has had its effect.
 
 It is a file of its own so that it imports next to nothing: there is one per server, for as long as it runs.
 """
@@ -56,6 +56,9 @@ def main(in_order: signal.Signals, log: str, lock: int, command: list[str]) -> N
                 return stop(server, in_order)
             for each in signals:
                 server.send_signal(each)
+                if each == signal.SIGSTOP:  # it is only on its way: the server may go on for a moment
+                    os.waitid(os.P_PID, server.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+                print(each, flush=True)  # noqa: T201 - the starter waits for it
     return None
 
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from redis.retry import Retry
 
 from notify_tasks.embedded import DirectoryInUse, EmbeddedError, Server, postgres_server, redis_server
 from notify_tasks.embedded import server as server_module
+from notify_tasks.embedded.files import lock_directory, sign_lock
 
 ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not ROOT, reason="is about root; the other tests run as the present user")
@@ -350,6 +352,18 @@ def test_the_process_number_of_a_crashed_server_may_be_another_process_by_now(tm
     (tmp_path / "postgres/data/postmaster.pid").write_text(ours)
     with postgres_server(tmp_path, durable=False) as server:
         assert one(server.url, "SELECT 1") == 1
+
+
+def test_a_start_waits_for_the_orphans_of_a_killed_server_to_leave_its_directory(tmp_path: Path) -> None:
+    """PostgreSQL's children outlive their parent for a moment, and hold the directory's lock meanwhile."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    orphans = lock_directory(tmp_path, patiently=False)
+    sign_lock(orphans, dead.pid)
+    leaving = threading.Timer(0.3, os.close, [orphans])
+    leaving.start()
+    os.close(lock_directory(tmp_path, patiently=False))
+    leaving.join()
 
 
 def test_what_prevents_a_start_is_told_with_its_remedy_and_without_the_password(tmp_path: Path) -> None:
