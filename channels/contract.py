@@ -6,6 +6,7 @@ Errors are named by what to do next, never by how the provider happened to word 
     ├── Throttled       the provider asks us to slow down     -> same provider, later, no attempt used
     ├── TryLater        surely not accepted                   -> retry with backoff
     ├── Unavailable     down                                  -> breaker, next provider now
+    ├── Unroutable      this provider cannot carry this one   -> next provider now, breaker alone; else failed
     ├── Misconfigured   auth, billing, sender, template       -> breaker at once, no attempt used
     ├── Uncertain       may have been accepted                -> on_doubt, or same key where idempotent
     ├── Refused         this message will never be accepted   -> failed
@@ -109,6 +110,8 @@ class Message:
     tenant: str = "default"
     attempt: int = 1
     recipient_id: str | None = field(default=None, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What this message is signed with, the newest first, where its address has secrets of its own (webhooks)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,10 @@ class TryLater(ChannelError):
 
 class Unavailable(ChannelError):
     """The provider is down; surely not accepted."""
+
+
+class Unroutable(ChannelError):
+    """This provider cannot carry this message, though it works: another one of the pool may."""
 
 
 class Misconfigured(ChannelError):

@@ -30,6 +30,7 @@ from channels.contract import (
     TryLater,
     Unavailable,
     Uncertain,
+    Unroutable,
 )
 from notify_tasks import carried, retrying
 from notify_tasks.attachments import CARRIED_BY
@@ -327,6 +328,8 @@ class Deliverer:
                 capability=configured.capability,
                 on_doubt=claimed.on_doubt,
                 other_provider=self._gates.other_ready(subject, without=tried | {configured.name}),
+                alternatives=isinstance(error, Unroutable)
+                and self._gates.alternatives(subject, without=tried | {configured.name}),
                 lifetime=claimed.lifetime,
                 age=claimed.unknown_age,
             ),

@@ -153,6 +153,13 @@ class Gates:
         candidates = self._pools.candidates(subject.channel, subject.delivery_id, sandbox=subject.sandbox)
         return any(it.name not in without and it.breaker.closed() for it in candidates)
 
+    def alternatives(self, subject: Subject, *, without: frozenset[str]) -> bool:
+        """Whether the pool has another provider at all, ready or not."""
+        if subject.unknown:
+            return False
+        candidates = self._pools.candidates(subject.channel, subject.delivery_id, sandbox=subject.sandbox)
+        return any(it.name not in without for it in candidates)
+
     def enter(self, provider: str) -> Closed | None:
         """A call at this provider begins, and `leave` must follow.
 

@@ -20,6 +20,7 @@ from channels.contract import (
     TryLater,
     Unavailable,
     Uncertain,
+    Unroutable,
 )
 from notify_tasks.event_type import HOLD
 from notify_tasks.states import State
@@ -76,6 +77,7 @@ class Situation:
         capability: of the provider that was called.
         on_doubt: `resend` or `hold`.
         other_provider: whether another provider of the pool is ready now.
+        alternatives: whether the pool has another provider that was not asked in this run, ready or not.
         lifetime: seconds until the delivery expires.
         age: seconds since the first attempt whose outcome is unknown; 0 where there is none.
     """
@@ -88,12 +90,14 @@ class Situation:
     other_provider: bool
     lifetime: float
     age: float = 0.0
+    alternatives: bool = False
 
 
 OUTCOMES: Final[dict[type[ChannelError], str]] = {
     Throttled: "throttled",
     TryLater: "try_later",
     Unavailable: "unavailable",
+    Unroutable: "unroutable",
     Misconfigured: "misconfigured",
     Uncertain: "uncertain",
     Refused: "refused",
@@ -138,7 +142,7 @@ def _forgotten(situation: Situation, delay: float) -> bool:
     return situation.unknown and key_forgotten(situation.capability, situation.age + delay)
 
 
-def _judge(error: ChannelError, situation: Situation) -> Verdict:  # noqa: PLR0911 - one line of the table each
+def _judge(error: ChannelError, situation: Situation) -> Verdict:  # noqa: C901, PLR0911 - one line of the table each
     other = situation.other_provider and not situation.unknown
     match error:
         case Throttled():
@@ -152,6 +156,8 @@ def _judge(error: ChannelError, situation: Situation) -> Verdict:  # noqa: PLR09
             if other and situation.attempts < situation.max_attempts:
                 return Verdict(State.QUEUED, "unavailable")
             return _spent(situation, "unavailable", error.retry_after)
+        case Unroutable():
+            return _handed_on(error, situation)
         case TryLater():
             return _spent(situation, error.code, error.retry_after)
         case Refused():
@@ -162,6 +168,14 @@ def _judge(error: ChannelError, situation: Situation) -> Verdict:  # noqa: PLR09
             return Verdict(_end(State.SUPPRESSED, situation), error.code, suppress="opted_out")
         case _:
             return _doubt(situation, error)
+
+
+def _handed_on(error: Unroutable, situation: Situation) -> Verdict:
+    if situation.other_provider and not situation.unknown:
+        return Verdict(State.QUEUED, "unroutable", counted=False)
+    if situation.alternatives:  # one that is down now; it costs attempts, or this could go round for ever
+        return _spent(situation, "unroutable", None)
+    return Verdict(_end(State.FAILED, situation), error.code)
 
 
 def _doubt(situation: Situation, error: ChannelError) -> Verdict:

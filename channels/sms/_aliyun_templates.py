@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from channels.contract import Refused
+from channels.contract import Unroutable
 from channels.http import Options
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z][A-Za-z0-9_]*)\}")
@@ -110,11 +110,11 @@ def fitting(templates: Templates, event_type: str, text: str, sign_name: str) ->
         The template's code, and its parameters as JSON.
 
     Raises:
-        Refused: there is none. The sentence names the field.
+        Unroutable: there is none. The sentence names the field.
     """
     known = templates.get(event_type)
     if known is None:
-        raise Refused(
+        raise Unroutable(
             "template", f"the option templates has no approved template for {event_type}; add its code"
         )
     body = text.strip().removeprefix(f"【{sign_name}】").strip()
@@ -122,7 +122,7 @@ def fitting(templates: Templates, event_type: str, text: str, sign_name: str) ->
         parameters = each.parameters(body) if each.fixed else _of_json(body, each.code)
         if parameters is not None:
             return each.code, json.dumps(parameters, ensure_ascii=False, separators=(",", ":"))
-    raise Refused(
+    raise Unroutable(
         "template",
         f"content.text is none of the approved texts that the option templates has for {event_type}; "
         "give sms.txt and the approved text the same words",
@@ -137,7 +137,7 @@ def _of_json(text: str, code: str) -> dict[str, str]:
         _NAME.fullmatch(name) and isinstance(value, str) for name, value in found.items()
     )
     if not sound:
-        raise Refused(
+        raise Unroutable(
             "template",
             f"content.text is not the JSON object of texts that {code} takes as parameters; correct sms.txt, "
             "or give the option templates the approved text",

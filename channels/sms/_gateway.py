@@ -17,6 +17,7 @@ from channels.contract import (
     TryLater,
     Unavailable,
     Uncertain,
+    Unroutable,
 )
 from channels.http import Answer, Meaning, Options, Secret
 
@@ -28,6 +29,7 @@ OUTCOMES: Final[Mapping[str, type[ChannelError]]] = {
     "unavailable": Unavailable,
     "misconfigured": Misconfigured,
     "uncertain": Uncertain,
+    "unroutable": Unroutable,
     "refused": Refused,
     "address-invalid": AddressInvalid,
     "opted-out": OptedOut,

@@ -16,8 +16,9 @@ deadline, loses Retry-After, opens a connection for every thread above its pool,
 
 Whatever it is, the error keeps Twilio's code where there is one, and else the status.
 
-A code that says no to one country or one pair of numbers is `Refused`, not `Misconfigured`: the account works,
-and other people's messages must not wait for it. The codes 30001 and above come with a receipt, as a rule.
+A code that says no to one country or one pair of numbers is `Unroutable`, not `Misconfigured`: the account works,
+other people's messages must not wait for it, and another provider of the pool may reach the number. The codes 30001
+and above come with a receipt, as a rule.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from channels.contract import (
     Refused,
     Throttled,
     TryLater,
+    Unroutable,
 )
 from channels.http import CLIENT_OPTIONS, Answer, Client, Meaning, Options, Secret
 from channels.sms._sdk import LazySdk
@@ -63,9 +65,9 @@ _TABLE: Final[tuple[tuple[str, type[ChannelError], str], ...]] = (
     ("21701 21702 21703 21704 21705", Misconfigured,
      "Twilio refuses the messaging service; check messaging_service_sid and its senders"),
     # One country, one sender for it: the account still works for the others.
-    ("21408", Refused, "the account may not send to this country; see its Messaging Geo Permissions"),
-    ("21612", Refused, "the sender cannot reach this number; give the messaging service one that can"),
-    ("30032 30034 30035", Refused, "the sender is not registered for this country; see toll-free and A2P 10DLC"),
+    ("21408", Unroutable, "the account may not send to this country; see its Messaging Geo Permissions"),
+    ("21612", Unroutable, "the sender cannot reach this number; give the messaging service one that can"),
+    ("30032 30034 30035", Unroutable, "the sender is not registered for this country; see toll-free and A2P 10DLC"),
     # The number.
     ("21211 21217 21421", AddressInvalid, "the number is not valid"),
     ("21614 21635 30006", AddressInvalid, "the number cannot receive SMS"),

@@ -25,6 +25,7 @@ from channels.contract import (
     TryLater,
     Unavailable,
     Uncertain,
+    Unroutable,
 )
 from channels.loader import load, names
 from tests.contract.conformance import ELSEWHERE, Adapter, adapter_of, dump
@@ -294,7 +295,7 @@ def test_what_is_too_long_is_refused_before_it_is_sent(
 ) -> None:
     failure = failure_of(provider, item.message(peer))  # type: ignore[attr-defined]
 
-    assert type(failure) is Refused
+    assert type(failure) in {Refused, Unroutable}  # the latter where a provider takes approved texts alone
     assert item.field in failure.detail  # type: ignore[attr-defined]
     assert peer.connections == 0
 

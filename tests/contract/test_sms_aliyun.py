@@ -27,8 +27,8 @@ from channels.contract import (
     Message,
     Misconfigured,
     Provider,
-    Refused,
     TextContent,
+    Unroutable,
 )
 from channels.http import Options
 from channels.loader import load
@@ -217,7 +217,7 @@ def test_a_rendered_text_becomes_a_template_and_its_parameters(
 def test_what_no_template_says_is_refused_before_it_is_sent(
     event_type: str, text: str, says: str, peer: HttpPeer, build: Build
 ) -> None:
-    with pytest.raises(Refused, match=says) as caught:
+    with pytest.raises(Unroutable, match=says) as caught:
         build().send(an_sms(text, event_type), Deadline(20))
 
     assert text not in str(caught.value) or text == "x"

@@ -24,6 +24,7 @@ from channels.contract import (
     TryLater,
     Unavailable,
     Uncertain,
+    Unroutable,
 )
 from notify_tasks.event_type import HOLD, RESEND
 from notify_tasks.retrying import (
@@ -58,6 +59,7 @@ def in_(
     other: bool = False,
     lifetime: float = DAY,
     age: float = 0.0,
+    alternatives: bool = False,
 ) -> Situation:
     return Situation(
         attempts=attempts,
@@ -68,6 +70,7 @@ def in_(
         other_provider=other,
         lifetime=lifetime,
         age=age,
+        alternatives=alternatives,
     )
 
 
@@ -137,10 +140,11 @@ def test_every_verdict_is_a_legal_move_of_a_delivery_that_is_being_sent() -> Non
         assert may_move(State.SENDING, decide(error, situation).state)
 
 
-def test_throttling_and_our_own_mistakes_use_no_attempt() -> None:
+def test_throttling_our_own_mistakes_and_a_hand_over_of_what_one_cannot_carry_use_no_attempt() -> None:
     for error, situation in CASES:
         verdict = decide(error, situation)
-        assert verdict.counted != isinstance(error, Throttled | Misconfigured)
+        handed = isinstance(error, Unroutable) and verdict.state is State.QUEUED
+        assert verdict.counted != (isinstance(error, Throttled | Misconfigured) or handed)
 
 
 def test_spent_attempts_end_it() -> None:
@@ -211,6 +215,17 @@ def test_a_misconfigured_one_hands_over_or_waits_and_uses_no_attempt() -> None:
     assert decide(Misconfigured("401"), in_(9)) == Verdict(
         State.RETRYING, "misconfigured", MISCONFIGURED_WAIT, counted=False
     )
+
+
+def test_what_one_provider_cannot_carry_goes_to_another_or_fails() -> None:
+    error = Unroutable("21408")
+    assert decide(error, in_(other=True)) == Verdict(State.QUEUED, "unroutable", counted=False)
+    assert decide(error, in_()) == Verdict(State.FAILED, "21408")
+    assert decide(error, in_(other=True, unknown=True)) == Verdict(State.IN_DOUBT, "21408")
+    # The other one is down for the moment: wait for it, and not for ever.
+    waiting = decide(error, in_(alternatives=True))
+    assert (waiting.state, waiting.reason, waiting.counted) == (State.RETRYING, "unroutable", True)
+    assert decide(error, in_(8, alternatives=True)) == Verdict(State.FAILED, "retries_spent")
 
 
 def test_a_refusal_fails_and_says_the_providers_code() -> None:

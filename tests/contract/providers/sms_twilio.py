@@ -16,6 +16,7 @@ from channels.contract import (
     TryLater,
     Unavailable,
     Uncertain,
+    Unroutable,
 )
 from tests.contract.conformance import Adapter, Row, TooLong, Unreadable, a_message
 from tests.contract.http_peer import HttpPeer, Reply
@@ -109,7 +110,7 @@ ADAPTER = Adapter(
         *rows(403, Misconfigured, 20008),
         *rows(400, Misconfigured, 21606, 21659, 21660, 21212, 21603, 30002, 21608),
         *rows(400, Misconfigured, 21701, 21702, 21703, 21704, 21705),
-        *rows(400, Refused, 21408, 21612, 30032, 30034, 30035),
+        *rows(400, Unroutable, 21408, 21612, 30032, 30034, 30035),
         *rows(400, AddressInvalid, 21211, 21614, 21635, 21217, 21421, 30005, 30006),
         *rows(400, OptedOut, 21610),
         *rows(400, Refused, 21602, 21617, 21619, 21620, 30004, 30007),
