@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import machine, producing, sending
+from bench import carrying, machine, producing, sending
 from bench.report import progress, table
 from bench.rig import running_rig
 
@@ -17,6 +17,9 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=600, help="messages in each run of P2 (default 600)")
     parser.add_argument("--calls", type=int, default=500, help="calls of each kind in P3 (default 500)")
     parser.add_argument(
+        "--mails", type=int, default=200, help="messages of each kind in each run of P13 (default 200)"
+    )
+    parser.add_argument(
         "--processes", type=int, default=2, help="worker processes of each variant (default 2)"
     )
     parser.add_argument("--threads", type=int, default=8, help="threads of each process (default 8)")
@@ -26,12 +29,15 @@ def main() -> int:
     )
     asked = parser.parse_args()
     load_before = machine.load()
+    carried = carrying.measure(messages=asked.mails, repeats=asked.repeats)
     progress("start of Redis, PostgreSQL and the far end")
     with running_rig(asked.seed) as rig:
         about = machine.describe(rig.redis.url, rig.postgres.url)
         lines = producing.measure(rig, calls=asked.calls)
         variants = sending.start(rig, processes=asked.processes, threads=asked.threads)
-        lines = sending.measure(rig, variants, messages=asked.messages, repeats=asked.repeats) + lines
+        lines = (
+            sending.measure(rig, variants, messages=asked.messages, repeats=asked.repeats) + lines + carried
+        )
         counted = ""
         if asked.count or not all(line.met for line in lines):
             progress(
