@@ -30,11 +30,13 @@ def measure(*, messages: int, repeats: int) -> list[Line]:
     """
     progress(f"P13: {messages} messages of each kind, {repeats} times")
     lines = []
-    with tempfile.TemporaryDirectory(prefix="notify-bench-") as directory:
-        with running_far_end(Path(directory) / "far") as far:
-            for name, provider in _providers(far).items():
-                lines += _compare(name, provider, messages, repeats)
-                provider.close()
+    with (
+        tempfile.TemporaryDirectory(prefix="notify-bench-") as directory,
+        running_far_end(Path(directory)) as far,
+    ):
+        for name, provider in _providers(far).items():
+            lines += _compare(name, provider, messages, repeats)
+            provider.close()
     return lines
 
 

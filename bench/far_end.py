@@ -108,7 +108,7 @@ async def _http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
-async def _serve(directory: Path) -> None:
+def _certificates(directory: Path) -> ssl.SSLContext:
     directory.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     authority.cert_pem.write_to_path(directory / CA_NAME)
@@ -116,6 +116,10 @@ async def _serve(directory: Path) -> None:
     leaf.write_bytes(authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.bytes())
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(leaf)
+    return tls
+
+
+async def _serve(tls: ssl.SSLContext) -> None:
     limit = 1 << 20
     smtp = await asyncio.start_server(lambda r, w: _smtp(r, w, tls), "127.0.0.1", 0, limit=limit)
     https = await asyncio.start_server(_http, "127.0.0.1", 0, ssl=tls, limit=limit)
@@ -133,4 +137,4 @@ async def _serve(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    asyncio.run(_serve(_certificates(Path(sys.argv[1]))))
