@@ -46,6 +46,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from channels._http_outcomes import status_error
+from channels._sdk import remedy
 from channels.chat._lookalikes import defused
 from channels.chat._markdown import lines_of, too_long
 from channels.contract import (
@@ -284,7 +285,7 @@ def _problem(url: str) -> str:
 def _library() -> ModuleType:
     """Apprise with all its plugins."""
     if importlib.util.find_spec("apprise") is None:
-        raise Misconfigured("missing", 'Apprise is not installed; install "notify-tasks[providers]"')
+        raise Misconfigured("missing", f"Apprise is not installed; {remedy('apprise')}")
     _quieten()
     with warnings.catch_warnings():
         warnings.simplefilter(

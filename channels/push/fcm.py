@@ -40,7 +40,6 @@ replaces what it repeats. It is no `collapse_key`: FCM keeps four of those for a
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import ipaddress
 import json
 import re
@@ -49,6 +48,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from channels._addresses import split_url
+from channels._sdk import need
 from channels.contract import (
     Accepted,
     AddressInvalid,
@@ -106,10 +106,7 @@ def build(name: str, options: Mapping[str, Any]) -> FcmProvider:
     """
     known = (*CLIENT_OPTIONS, "credentials", "priority", "project", "ttl")
     given = Options("push.fcm", name, options, known)
-    if importlib.util.find_spec("firebase_admin") is None:
-        raise given.wrong(
-            "use", "needs the package firebase_admin; type pip install 'notify-tasks[worker,providers]'"
-        )
+    need(given, "firebase_admin", extra="fcm")
     handling = Handling(
         given.choice("priority", ("high", "normal"), "high"),
         given.whole("ttl", 24 * 3600, least=0, most=_MAX_TTL),

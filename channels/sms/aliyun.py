@@ -44,6 +44,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from channels._addresses import split_url
+from channels._sdk import LazySdk
 from channels.contract import (
     Accepted,
     AddressInvalid,
@@ -59,7 +60,6 @@ from channels.contract import (
 )
 from channels.http import CLIENT_OPTIONS, Answer, Client, Meaning, Options, Secret
 from channels.sms._aliyun_templates import Templates, fitting, read_templates
-from channels.sms._sdk import LazySdk
 from channels.sms._text import MAX_SEGMENTS, checked_text, number_of
 
 _KEYS: Final[Meaning] = (Misconfigured, "Aliyun refuses the access key; check access_key_id and its secret")
@@ -135,7 +135,7 @@ def _load() -> _Sdk:
     return _Sdk(SdkClient, Config, SendSmsRequest, RuntimeOptions, DaraRequest, Utils)
 
 
-_SDK: Final = LazySdk("alibabacloud_dysmsapi20170525", _load)
+_SDK: Final = LazySdk("alibabacloud_dysmsapi20170525", _load, extra="aliyun")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from channels._addresses import split_url
+from channels._sdk import LazySdk
 from channels.contract import (
     Accepted,
     AddressInvalid,
@@ -46,7 +47,6 @@ from channels.contract import (
     Unroutable,
 )
 from channels.http import CLIENT_OPTIONS, Answer, Client, Meaning, Options, Secret
-from channels.sms._sdk import LazySdk
 from channels.sms._text import MAX_SEGMENTS, checked_text, number_of
 
 # fmt: off
@@ -114,7 +114,7 @@ def _load() -> _Sdk:
     return _Sdk(SdkClient, Response)
 
 
-_SDK: Final = LazySdk("twilio", _load)
+_SDK: Final = LazySdk("twilio", _load, extra="twilio")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import re
 import threading
 from collections.abc import Mapping
@@ -38,6 +37,7 @@ from http import HTTPStatus
 from types import ModuleType
 from typing import Any, Final
 
+from channels._sdk import need
 from channels.contract import (
     Accepted,
     AddressInvalid,
@@ -108,10 +108,7 @@ def build(name: str, options: Mapping[str, Any]) -> VapidProvider:
     """
     known = (*SAFE_OPTIONS, "hosts", "private_key", "subject", "ttl", "urgency")
     given = Options("webpush.vapid", name, options, known)
-    if importlib.util.find_spec("pywebpush") is None:
-        raise given.wrong(
-            "use", "needs the package pywebpush; type pip install 'notify-tasks[worker,providers]'"
-        )
+    need(given, "pywebpush", extra="webpush")
     key = given.secret_document("private_key")
     if _signing_key(key) is None:
         raise given.wrong("private_key", "is no key of P-256; write its PEM, or its 32 bytes in base64url")

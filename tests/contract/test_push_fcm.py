@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -33,7 +34,7 @@ from channels.contract import (
     Uncertain,
 )
 from channels.loader import load
-from channels.push import _fcm_session, fcm
+from channels.push import _fcm_session
 from channels.push.fcm import FcmProvider
 from tests.contract.conformance import a_message
 from tests.contract.connect_proxy import ConnectProxy, private_ca
@@ -518,7 +519,7 @@ def test_a_wrong_option_is_named_with_its_remedy_and_not_told(
 
 
 def test_a_missing_sdk_is_named(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fcm.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
     with pytest.raises(Misconfigured, match="needs the package firebase_admin; type pip install"):
         build()

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from channels._sdk import LazySdk
 from channels.contract import (
     Accepted,
     AddressInvalid,
@@ -34,7 +35,6 @@ from channels.http import Options
 from channels.loader import load
 from channels.sms import aliyun
 from channels.sms._aliyun_templates import fitting, read_templates
-from channels.sms._sdk import LazySdk
 from tests.contract.conformance import a_message
 from tests.contract.connect_proxy import ConnectProxy, private_ca
 from tests.contract.http_peer import HttpPeer, Reply, Seen
@@ -281,7 +281,7 @@ print(json.dumps([built, "alibabacloud_dysmsapi20170525" in there()]))
 
 
 def test_a_missing_sdk_is_named_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aliyun, "_SDK", LazySdk("aliyun_is_not_there", aliyun._load))
+    monkeypatch.setattr(aliyun, "_SDK", LazySdk("aliyun_is_not_there", aliyun._load, extra="x"))
 
     with pytest.raises(
         Misconfigured, match=r"cn: use needs the package aliyun_is_not_there; type pip install"
@@ -297,7 +297,7 @@ def test_an_sdk_that_makes_no_request_is_told_from_a_lost_answer(
     def changed(**_: object) -> None:
         raise TypeError(f"no such argument for {NUMBER}")
 
-    monkeypatch.setattr(aliyun, "_SDK", LazySdk("json", lambda: replace(whole, send_sms=changed)))
+    monkeypatch.setattr(aliyun, "_SDK", LazySdk("json", lambda: replace(whole, send_sms=changed), extra="x"))
 
     with pytest.raises(Misconfigured, match=r"^sdk: Aliyun's SDK made no request \(TypeError\)") as caught:
         build().send(an_sms("Order 1 is on its way."), Deadline(10))

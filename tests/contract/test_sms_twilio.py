@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from channels._sdk import LazySdk
 from channels.contract import (
     Accepted,
     AddressInvalid,
@@ -26,7 +27,6 @@ from channels.contract import (
 )
 from channels.loader import load
 from channels.sms import twilio
-from channels.sms._sdk import LazySdk
 from tests.contract.conformance import a_message
 from tests.contract.connect_proxy import ConnectProxy, private_ca
 from tests.contract.http_peer import HttpPeer, Reply, Seen
@@ -150,7 +150,7 @@ def test_an_sdk_that_makes_no_request_is_told_from_a_lost_answer(
         messages = property(Changed)
 
     sdk = twilio._Sdk(lambda *_, **__: Client(), None)
-    monkeypatch.setattr(twilio, "_SDK", LazySdk("twilio", lambda: sdk))
+    monkeypatch.setattr(twilio, "_SDK", LazySdk("twilio", lambda: sdk, extra="x"))
 
     with pytest.raises(Misconfigured, match=r"^sdk: Twilio's SDK made no request \(TypeError\)") as caught:
         build().send(an_sms(), Deadline(10))
@@ -192,7 +192,7 @@ print(json.dumps([built, "twilio.rest.api.v2010.account.message" in warm]))
 
 
 def test_a_missing_sdk_is_named_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(twilio, "_SDK", LazySdk("twilio_is_not_there", twilio._load))
+    monkeypatch.setattr(twilio, "_SDK", LazySdk("twilio_is_not_there", twilio._load, extra="x"))
 
     with pytest.raises(
         Misconfigured, match=r"tw: use needs the package twilio_is_not_there; type pip install"

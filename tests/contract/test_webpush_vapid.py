@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -30,7 +31,6 @@ from channels.contract import (
     Uncertain,
 )
 from channels.loader import load
-from channels.webpush import vapid
 from channels.webpush.vapid import MANY, VapidProvider
 from tests.contract.conformance import a_message
 from tests.contract.http_peer import RESET, HttpPeer, Reply
@@ -415,7 +415,7 @@ def test_a_wrong_option_is_named_with_its_remedy_and_not_told(
 
 
 def test_a_missing_sdk_is_named(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vapid.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
     with pytest.raises(Misconfigured, match="needs the package pywebpush; type pip install"):
         build()

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from channels._sdk import LazySdk
 from channels.contract import Misconfigured
-from channels.sms._sdk import LazySdk
 
 
 def test_many_threads_import_an_sdk_once() -> None:
@@ -21,7 +21,7 @@ def test_many_threads_import_an_sdk_once() -> None:
         go_on.wait(5)
         return object()
 
-    sdk = LazySdk("json", load)
+    sdk = LazySdk("json", load, extra="x")
     with ThreadPoolExecutor(4) as pool:
         needed = [pool.submit(sdk.get) for _ in range(4)]
         ends = time.monotonic() + 0.3  # as long as a second import may take to begin, if there were one
@@ -42,7 +42,7 @@ def test_an_sdk_that_cannot_be_imported_is_named_and_tried_again() -> None:
             raise outcome
         return outcome
 
-    sdk = LazySdk("acme", load)
+    sdk = LazySdk("acme", load, extra="x")
 
     with pytest.raises(
         Misconfigured, match=r"^sdk: the package acme cannot be imported \(ImportError\)"

@@ -14,17 +14,17 @@ _SdkT = TypeVar("_SdkT")
 
 
 class LazySdk(Generic[_SdkT]):
-    """Imports an SDK once, whichever thread needs it first: they are heavy, and most processes send no SMS.
+    """Imports an SDK once, whichever thread needs it first: they are heavy, and few processes need them.
 
     Args:
         package: its top-level name.
         load: imports it.
+        extra: of ours, that installs it.
     """
 
-    _remedy = "type pip install 'notify-tasks[worker,providers]'"
-
-    def __init__(self, package: str, load: Callable[[], _SdkT]) -> None:
+    def __init__(self, package: str, load: Callable[[], _SdkT], *, extra: str) -> None:
         self._package = package
+        self._extra = extra
         self._load = load
         self._lock = threading.Lock()
         self._loaded: _SdkT | None = None
@@ -46,7 +46,7 @@ class LazySdk(Generic[_SdkT]):
             else:
                 return self._loaded
         raise Misconfigured(
-            "sdk", f"the package {self._package} cannot be imported ({problem}); {self._remedy}"
+            "sdk", f"the package {self._package} cannot be imported ({problem}); {remedy(self._extra)}"
         )
 
     def look(self, given: Options) -> None:
@@ -55,5 +55,24 @@ class LazySdk(Generic[_SdkT]):
         Raises:
             Misconfigured: it is not; the sentence says what to type.
         """
-        if importlib.util.find_spec(self._package) is None:
-            raise given.wrong("use", f"needs the package {self._package}; {self._remedy}")
+        need(given, self._package, extra=self._extra)
+
+
+def need(given: Options, package: str, *, extra: str) -> None:
+    """Look whether a package is installed, without importing it.
+
+    Args:
+        given: the provider's options.
+        package: its top-level name.
+        extra: of ours, that installs it.
+
+    Raises:
+        Misconfigured: it is not; the sentence says what to type.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise given.wrong("use", f"needs the package {package}; {remedy(extra)}")
+
+
+def remedy(extra: str) -> str:
+    """What to type, for the end of a sentence."""
+    return f"type pip install 'notify-tasks[worker,{extra}]'"
