@@ -9,7 +9,8 @@ that is::
     rooms.ops = "env:OPS_HOOK"
     rooms.sales = { url = "env:SALES_HOOK", secret = "env:SALES_SECRET" }
 
-A name that is not there is Refused, and not AddressInvalid: a suppression would outlive the room's addition.
+A name that is not there is Unroutable: another provider of the pool may have that room, so one pool can serve rooms of
+several services. It is not AddressInvalid: a suppression would outlive the room's addition.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from typing import Any, Final, Self
 
 from channels._addresses import split_url
 from channels._http_outcomes import identifier
-from channels.contract import Accepted, Capability, ChannelError, Deadline, Message, Refused, Uncertain
+from channels.contract import (
+    Accepted,
+    Capability,
+    ChannelError,
+    Deadline,
+    Message,
+    Refused,
+    Uncertain,
+    Unroutable,
+)
 from channels.http import Answer, Client, Meaning, Options, Secret
 
 ROOM_OPTIONS: Final = ("ca_file", "connections", "proxy", "rooms")
@@ -114,11 +124,11 @@ class Rooms:
         """The room of this name.
 
         Raises:
-            Refused: there is none.
+            Unroutable: there is none.
         """
         room = self._of(address)
         if room is None:
-            raise Refused(
+            raise Unroutable(
                 "room", "the address is none of the provider's rooms; add it to rooms, or correct the address"
             )
         return room

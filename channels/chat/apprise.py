@@ -56,11 +56,11 @@ from channels.contract import (
     Deadline,
     Message,
     Misconfigured,
-    Refused,
     Throttled,
     TryLater,
     Unavailable,
     Uncertain,
+    Unroutable,
 )
 from channels.http import Meaning, Options, Secret
 
@@ -147,7 +147,7 @@ class Apprise:
         )
         url = self._url(message.address)
         if url is None:
-            raise Refused(
+            raise Unroutable(
                 "room", "the address is none of the provider's rooms; add it to rooms, or correct the address"
             )
         service = _service(url)

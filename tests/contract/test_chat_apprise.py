@@ -33,6 +33,7 @@ from channels.contract import (
     TryLater,
     Unavailable,
     Uncertain,
+    Unroutable,
 )
 from channels.loader import load
 from tests.contract.conformance import a_message, dump
@@ -293,7 +294,7 @@ def test_a_text_for_phones_is_refused(peer: HttpPeer, provider: Provider) -> Non
 def test_an_unknown_room_is_refused(peer: HttpPeer, provider: Provider) -> None:
     failure = failure_of(provider, told=replace(message(), address="elsewhere"))
 
-    assert (type(failure), failure.code) == (Refused, "room")
+    assert (type(failure), failure.code) == (Unroutable, "room")
     assert "elsewhere" not in str(failure)
     assert peer.connections == 0
 

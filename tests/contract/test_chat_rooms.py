@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from channels.chat import dingtalk, feishu
-from channels.contract import ChatContent, Deadline, Message, Misconfigured, Provider, Refused
+from channels.contract import ChatContent, Deadline, Message, Misconfigured, Provider, Unroutable
 from channels.loader import load
 from tests.contract.conformance import a_message, dump
 from tests.contract.http_peer import HttpPeer, Reply, Seen
@@ -89,7 +89,7 @@ def test_rooms_of_one_server_share_its_connections(use: str, peer: HttpPeer, bui
 def test_an_unknown_room_is_refused_and_the_name_not_told(
     room: str, use: str, peer: HttpPeer, build: Build
 ) -> None:
-    with pytest.raises(Refused, match="add it to rooms") as caught:
+    with pytest.raises(Unroutable, match="add it to rooms") as caught:
         build(use, {"ops": peer.url + PATHS[use]}).send(to(room), Deadline(5))
 
     assert caught.value.code == "room"
