@@ -22,11 +22,14 @@ class Described:
         name: `email.smtp`.
         summary: the first line of its docstring, without the name.
         capabilities: what can be learnt of a lost answer; more than one where its options decide.
+        receipts: whether it reports what became of its messages (`channels.receipts.Reporting`), where its options
+            say how.
     """
 
     name: str
     summary: str
     capabilities: tuple[Capability, ...]
+    receipts: bool = False
 
 
 def names() -> tuple[str, ...]:
@@ -78,4 +81,11 @@ def _described(name: str) -> Described:
     }
     # Where a file names none, its options do: a sandbox plays each kind.
     found = tuple(it for it in Capability if it.name in told) or tuple(Capability)
-    return Described(name, first.partition(": ")[2].rstrip("."), found)
+    return Described(name, first.partition(": ")[2].rstrip("."), found, any(_reports(it) for it in tree.body))
+
+
+def _reports(node: ast.stmt) -> bool:
+    """Whether a class has `verify` and `events`."""
+    if not isinstance(node, ast.ClassDef):
+        return False
+    return {"verify", "events"} <= {it.name for it in node.body if isinstance(it, ast.FunctionDef)}

@@ -3,7 +3,7 @@
 A provider that reports back has `verify` and `events` beside its `send`::
 
     def verify(self, receipt):          # at the door, before anything is kept
-        if not signed_right(receipt.url, receipt.body, receipt.header("x-signature"), self._token.reveal()):
+        if not signed_right(receipt.body, receipt.header("x-signature"), self._token.reveal()):
             raise Forged("signature", "the signature is not that of auth_token")
 
     def events(self, receipt):          # one for each thing that it says
@@ -131,7 +131,10 @@ class Unreadable(Exception):
 
 @runtime_checkable
 class Reporting(Protocol):
-    """A provider that reports what became of its messages."""
+    """A provider that reports what became of its messages.
+
+    One that is told more than "taken" by our answer has the bytes of it as `receipt_answer`, too.
+    """
 
     def verify(self, receipt: Receipt) -> None:
         """Return if the provider sent it.

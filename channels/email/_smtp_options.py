@@ -16,6 +16,7 @@ from channels._options import refuse_unknown, wrong_option
 from channels.contract import Misconfigured
 from channels.email import _dkim
 from channels.email._mime import Letterhead, Mailbox, domain_name, named_mailbox
+from channels.email._return_path import ReturnPath, read_return_path
 
 
 class Security(StrEnum):
@@ -52,7 +53,12 @@ class Settings:
     relay: Relay
     """`url`: `smtp://user:password@host:587`, `smtps://...:465` or, on this machine, `smtp+plain://...:25`."""
     sender: str = field(repr=False)
-    """The address in MAIL FROM; the option is `Name <addr>` and gives From too."""
+    """The address in MAIL FROM, where there is no `return_path`; the option is `Name <addr>` and gives From too."""
+    return_path: ReturnPath | None
+    """`bounce_domain` and `bounce_key` (a secret of 16 characters or more; two in a list while one replaces the
+    other, the new one first): both, and MAIL FROM is an address of that domain that each mail has to itself (see
+    `channels.email._return_path`), or none. The domain's mail server takes all of `bounce+...` and hands it to the
+    receipts' door; SPF asks that domain for the relay, and DMARC is content where it lies in that of From."""
     letterhead: Letterhead = field(repr=False)
     """From, Reply-To (`reply_to`, optional) and `message_id_domain` (default: the sender's)."""
     dkim: _dkim.Signer | None
@@ -89,6 +95,7 @@ def read(name: str, options: Mapping[str, Any]) -> Settings:
         name=name,
         relay=relay,
         sender=sender[1].address,
+        return_path=read_return_path(name, options),
         letterhead=Letterhead(
             sender[0], reply_to[0] if reply_to else None, given.domain("message_id_domain", sender[1].domain)
         ),
@@ -109,7 +116,7 @@ class _Reader:
 
     _KNOWN = frozenset({
         "url", "sender", "reply_to", "ca_file", "connections", "connection_messages", "connection_seconds",
-        "local_hostname", "message_id_domain", *_DKIM,
+        "local_hostname", "message_id_domain", "bounce_domain", "bounce_key", *_DKIM,
     })  # fmt: skip
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:

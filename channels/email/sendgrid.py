@@ -26,6 +26,25 @@
 | `attachments` | `attachments`, in base64 |
 | `unsubscribe` | `headers`: List-Unsubscribe, List-Unsubscribe-Post; leave Subscription Tracking off beside it |
 | options `sender`, `reply_to` | `from`, `reply_to` |
+
+| SendGrid reports | fate | address |
+|---|---|---|
+| processed, deferred | accepted | |
+| delivered; open by a machine | delivered | |
+| open, click | read | |
+| bounce, type blocked | undelivered | |
+| bounce: status 5.1.1 and its like, or classified as Invalid Address, or not at all | undelivered | invalid |
+| bounce classified otherwise, or unclassified with a status beyond 5.0 and 5.1 | undelivered | |
+| dropped: Bounced Address, Invalid | undelivered | invalid |
+| dropped: Unsubscribed Address | undelivered | opted out |
+| dropped: Spam Reporting Address | undelivered | complained |
+| dropped for any other reason | undelivered | |
+| spamreport | delivered | complained |
+| unsubscribe, group_unsubscribe | delivered | opted out |
+| group_resubscribe | delivered | opted in |
+| any other event | unknown | |
+
+Receipts need the option `webhook_key`; `channels.email._sendgrid_events` reads them.
 """
 
 from __future__ import annotations
@@ -33,7 +52,7 @@ from __future__ import annotations
 import re
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import getaddresses
 from http import HTTPStatus
 from typing import Any, Final
@@ -52,8 +71,10 @@ from channels.contract import (
     Refused,
     Throttled,
 )
+from channels.email import _sendgrid_events
 from channels.email._mime import domain_name, mailbox, named_mailbox, unsubscribing
 from channels.http import CLIENT_OPTIONS, Answer, Client, Meaning, Options, Secret, carried, to_json
+from channels.receipts import Event, Receipt
 
 STATUSES: Final[Mapping[int, Meaning]] = {
     401: (Misconfigured, "SendGrid refused the key, or the account is out of credits; look at api_key"),
@@ -84,13 +105,14 @@ def build(name: str, options: Mapping[str, Any]) -> SendGridProvider:
         name: its name in the configuration.
         options: `api_key`, required, with the scope Mail Send. `sender`, required: `Name <addr>`, of an
             authenticated domain or a verified identity. `reply_to`. `message_id_domain` (the default is
-            the sender's). And those of `channels.http.CLIENT_OPTIONS`; `url` is `https://api.sendgrid.com`,
+            the sender's). `webhook_key`: the public key of the Signed Event Webhook, two in a list while one
+            replaces the other. And those of `channels.http.CLIENT_OPTIONS`; `url` is `https://api.sendgrid.com`,
             or `https://api.eu.sendgrid.com` for an account in the European Union.
 
     Raises:
         Misconfigured: an option is missing, wrong or unknown.
     """
-    known = (*CLIENT_OPTIONS, "api_key", "message_id_domain", "reply_to", "sender")
+    known = (*CLIENT_OPTIONS, "api_key", "message_id_domain", "reply_to", "sender", "webhook_key")
     given = Options("email.sendgrid", name, options, known)
     key = given.secret("api_key")
     given.text("sender", write="'Name <name@example.com>'")
@@ -104,7 +126,9 @@ def build(name: str, options: Mapping[str, Any]) -> SendGridProvider:
     reply_to = _party(given, "reply_to")
     if reply_to is not None:
         head["reply_to"] = reply_to
-    return SendGridProvider(name, key, Client.read(given, "https://api.sendgrid.com"), head, domain)
+    signer = _sendgrid_events.Signer(_sendgrid_events.read_keys(given, options.get("webhook_key")))
+    client = Client.read(given, "https://api.sendgrid.com")
+    return SendGridProvider(name, key, client, head, domain, signer)
 
 
 class SendGridProvider:
@@ -116,18 +140,26 @@ class SendGridProvider:
         client: sends.
         head: `from` and `reply_to` of every mail.
         domain: to the right of the @ in each Message-ID.
+        signer: says whether SendGrid signed a receipt.
     """
 
     capability = Capability.OPAQUE
 
     def __init__(
-        self, name: str, key: Secret, client: Client, head: Mapping[str, Mapping[str, str]], domain: str
+        self,
+        name: str,
+        key: Secret,
+        client: Client,
+        head: Mapping[str, Mapping[str, str]],
+        domain: str,
+        signer: _sendgrid_events.Signer,
     ) -> None:
         self._name = name
         self._key = key
         self._client = client
         self._head = head
         self._domain = domain
+        self._signer = signer
 
     def __repr__(self) -> str:
         return f"<email.sendgrid {self._name!r}>"
@@ -149,6 +181,14 @@ class SendGridProvider:
         if failure is not None:
             raise failure
         return Accepted(identifier(answer.headers.get("x-message-id")), str(answer.status))
+
+    def verify(self, receipt: Receipt) -> None:
+        """See `channels.receipts.Reporting`."""
+        self._signer.verify(receipt)
+
+    def events(self, receipt: Receipt) -> Sequence[Event]:
+        """See `channels.receipts.Reporting`; the module has the table."""
+        return _sendgrid_events.events(receipt)
 
     def close(self) -> None:
         """Close the pooled connections."""

@@ -5,6 +5,20 @@ dot, is handed over, nothing can have been accepted (RFC 5321 section 4.1.1.10: 
 cut short); from then until the reply to the final dot, it may have been. `TABLE` below is that knowledge, row by
 row; the first row that fits is taken.
 
+| a report says, of a mail with a return path (options `bounce_domain`, `bounce_key`) | fate | address |
+|---|---|---|
+| Action delayed | accepted | |
+| Action relayed, expanded | sent | |
+| Action delivered | delivered | |
+| Action failed, and at RCPT its Status and Diagnostic-Code would be AddressInvalid in `TABLE` | undelivered | invalid |
+| Action failed with any other Status: mailbox full, policy, given up | undelivered | |
+| Feedback-Type abuse, fraud (RFC 5965) | delivered | complained |
+| Feedback-Type opt-out; not-spam | delivered | opted out; nothing |
+| any other Action or Feedback-Type; a mail server's letter in no such form | unknown | |
+| an answer of a person or a machine: out of office | no event | |
+
+`channels.email._bounces` reads them (RFC 3464).
+
 With the options `dkim_domain`, `dkim_selector` and `dkim_key` each mail is signed (RFC 6376) as the last step before
 it goes out; `channels.email._dkim` says how.
 """
@@ -14,8 +28,8 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from channels.contract import (
@@ -33,9 +47,11 @@ from channels.contract import (
     Unavailable,
     Uncertain,
 )
+from channels.email import _bounces
 from channels.email._mime import Mailbox, mailbox
 from channels.email._smtp_options import Relay, Security, Settings, read
 from channels.email._smtp_pool import Client, Failure, Phase, Pool, Reply, connect
+from channels.receipts import Event, Receipt
 
 # --- what an answer means ---------------------------------------------------------------------------
 
@@ -194,6 +210,14 @@ _QUEUE_ID = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """Who MAIL FROM and RCPT TO name."""
+
+    sender: str = field(repr=False)
+    to: Mailbox = field(repr=False)
+
+
 class SmtpProvider:
     """Mail through one relay, over pooled connections, one recipient a transaction. Made by `build`."""
 
@@ -212,31 +236,45 @@ class SmtpProvider:
             if not isinstance(message.content, EmailContent):
                 raise Refused("content", "email.smtp carries EmailContent; put it in an email pool")
             to = mailbox(message.address)
+            path = self._settings.return_path
+            sender = self._settings.sender if path is None else path.address(message.delivery_id)
             data = self._settings.letterhead.compose(message, message.content, to)
             if self._settings.dkim is not None:
                 data = self._settings.dkim.sign(data, int(time.time()))
             try:
-                reply = self._deliver(to, data, deadline)
+                reply = self._deliver(_Envelope(sender, to), data, deadline)
             except Failure as failure:
                 raise classify(failure.phase, failure.code, failure.enhanced, failure.text) from None
         match = _QUEUE_ID.search(reply.text)
         code = f"{reply.code} {reply.enhanced}" if reply.enhanced else str(reply.code)
         return Accepted((match[1] or match[2]) if match else None, code)
 
+    def verify(self, receipt: Receipt) -> None:
+        """See `channels.receipts.Reporting`: a report of any server, with a return path of ours."""
+        _bounces.verify(receipt, self._settings.return_path)
+
+    def events(self, receipt: Receipt) -> Sequence[Event]:
+        """See `channels.receipts.Reporting`; the module has the table."""
+        return _bounces.events(
+            receipt,
+            self._settings.return_path,
+            lambda code, status, text: classify(Phase.RCPT, code, status, text),
+        )
+
     def close(self) -> None:
         """Close the pooled connections."""
         self._pool.close()
 
-    def _deliver(self, to: Mailbox, data: bytes, deadline: Deadline) -> Reply:
+    def _deliver(self, envelope: _Envelope, data: bytes, deadline: Deadline) -> Reply:
         with self._pool.slot(deadline):
             client = self._pool.take()
             if client is not None:
                 try:
-                    return self._transact(client, to, data, deadline)
+                    return self._transact(client, envelope, data, deadline)
                 except Failure as failure:
                     if not _was_stale(failure):
                         raise
-            return self._transact(self._open(deadline), to, data, deadline)
+            return self._transact(self._open(deadline), envelope, data, deadline)
 
     def _open(self, deadline: Deadline) -> Client:
         """A connection that is ready for MAIL."""
@@ -270,7 +308,7 @@ class SmtpProvider:
         if relay.user is not None:
             client.authenticate(relay.user, relay.password)
 
-    def _transact(self, client: Client, to: Mailbox, data: bytes, deadline: Deadline) -> Reply:
+    def _transact(self, client: Client, envelope: _Envelope, data: bytes, deadline: Deadline) -> Reply:
         """One mail to one recipient. Keeps the connection only if it surely stands between two mails."""
         client.deadline = deadline
         client.messages += 1
@@ -278,7 +316,7 @@ class SmtpProvider:
         try:
             with deadline.cutting(client.cut):
                 try:
-                    reply = self._converse(client, to, data)
+                    reply = self._converse(client, envelope, data)
                     clean = True
                 except Failure as failure:
                     clean = _left_open(failure) and client.reset()
@@ -290,9 +328,9 @@ class SmtpProvider:
                 client.close()
         return reply
 
-    def _converse(self, client: Client, to: Mailbox, data: bytes) -> Reply:
+    def _converse(self, client: Client, envelope: _Envelope, data: bytes) -> Reply:
         options = ""
-        if not to.ascii:
+        if not envelope.to.ascii:
             if not client.has_extn("smtputf8"):
                 raise Failure(Phase.MAIL, "smtputf8")
             options = " SMTPUTF8 BODY=8BITMIME"
@@ -301,8 +339,8 @@ class SmtpProvider:
             if limit.isdecimal() and 0 < int(limit) < len(data):  # RFC 1870: 0 and none at all say nothing
                 raise Failure(Phase.MAIL, "size")
             options += f" SIZE={len(data)}"
-        client.step(Phase.MAIL, f"MAIL FROM:<{self._settings.sender}>{options}")
-        client.step(Phase.RCPT, f"RCPT TO:<{to.address}>")
+        client.step(Phase.MAIL, f"MAIL FROM:<{envelope.sender}>{options}")
+        client.step(Phase.RCPT, f"RCPT TO:<{envelope.to.address}>")
         client.step(Phase.DATA, "DATA", "354")
         return client.body(data)
 

@@ -126,7 +126,12 @@ def at(answer: Answer, path: str | None) -> Any:
         found: Any = json.loads(answer.body or b"")
     except (ValueError, RecursionError):
         return None
-    for step in path.split("."):
+    return walk(found, path)
+
+
+def walk(found: Any, path: str) -> Any:
+    """What is at a path in a tree of JSON; None where nothing is. An empty path is the tree itself."""
+    for step in path.split(".") if path else ():
         if isinstance(found, Mapping):
             found = found.get(step)
         elif isinstance(found, list) and re.fullmatch(r"[0-9]{1,4}", step) and int(step) < len(found):

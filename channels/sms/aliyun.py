@@ -32,13 +32,25 @@ redirects and the environment's proxies, have no deadline, and put the number an
 | other 4xx | Refused |
 
 A recipient's own limit (`isv.BUSINESS_LIMIT_CONTROL`) is Throttled with the time that its text names.
+
+| Aliyun reports | fate | address |
+|---|---|---|
+| success true | delivered | |
+| success false, with an err_code of `STANDINGS` | undelivered | invalid |
+| success false, with any other err_code of a carrier | undelivered | |
+| success false, with an err_code of no known kind | undelivered; unknown | |
+| no success | unknown | |
+| a person's text that is T, TD or 退订 | | opted out |
+| any other text | no event | |
+
+Receipts need the option `callback_token`; `channels.sms._aliyun_receipts` reads them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -59,6 +71,8 @@ from channels.contract import (
     Uncertain,
 )
 from channels.http import CLIENT_OPTIONS, Answer, Client, Meaning, Options, Secret
+from channels.receipts import Event, Receipt
+from channels.sms import _aliyun_receipts
 from channels.sms._aliyun_templates import Templates, fitting, read_templates
 from channels.sms._text import MAX_SEGMENTS, checked_text, number_of
 
@@ -160,23 +174,30 @@ def build(name: str, options: Mapping[str, Any]) -> Aliyun:
         name: its name in the configuration.
         options: `access_key_id`, `access_key_secret` (of a RAM user that may dysms:SendSms), `sign_name` (the
             approved signature) and `templates` (see above), all required. `max_segments`: SMS that one text
-            may make (10). And those of `channels.http.CLIENT_OPTIONS`; `url` is another far end than
+            may make (10). `callback_token`: the secret in the query of the URL that Aliyun's console is given for
+            SmsReport and SmsUp, `https://HOST/hooks/NAME?token=...`; two in a list while one replaces the
+            other. And those of `channels.http.CLIENT_OPTIONS`; `url` is another far end than
             Aliyun's, or one of its regions.
 
     Raises:
         Misconfigured: an option is missing, wrong or unknown, or the SDK is not installed.
     """
-    known = (*CLIENT_OPTIONS, "access_key_id", "access_key_secret", "sign_name", "templates", "max_segments")
+    known = (
+        *CLIENT_OPTIONS,
+        *("access_key_id", "access_key_secret", "sign_name", "templates", "max_segments", "callback_token"),
+    )
     given = Options("sms.aliyun", name, options, known)
     _SDK.look(given)
     key_id = given.secret("access_key_id")
     if not re.fullmatch(r"[A-Za-z0-9.]{8,128}", key_id.reveal()):
         raise given.wrong("access_key_id", "is no access key's id; copy it from the console")
+    tokens = given.secrets("callback_token") if "callback_token" in options else ()
     origin, _ = split_url(given.origin("url", API))
     return Aliyun(
         name,
         _Account(key_id, given.secret("access_key_secret"), origin.authority),
         Client.read(given, API),
+        _aliyun_receipts.Gate(tokens),
         sign_name=given.text("sign_name", write='sign_name = "the approved signature"').strip("【】 "),
         templates=read_templates(given, options.get("templates")),
         max_segments=given.whole("max_segments", MAX_SEGMENTS),
@@ -190,18 +211,22 @@ class Aliyun:
         name: of the provider in the configuration.
         account: who sends.
         client: carries the requests.
+        gate: lets receipts in.
         sign_name: the approved signature.
         templates: the approved templates, by event type.
         max_segments: SMS that one text may make.
     """
 
     capability = Capability.OPAQUE
+    receipt_answer = _aliyun_receipts.ANSWER
+    """The body, with status 200, that tells Aliyun that a receipt is kept."""
 
     def __init__(
         self,
         name: str,
         account: _Account,
         client: Client,
+        gate: _aliyun_receipts.Gate,
         *,
         sign_name: str,
         templates: Templates,
@@ -210,6 +235,7 @@ class Aliyun:
         self._name = name
         self._account = account
         self._client = client
+        self._gate = gate
         self._sign_name = sign_name
         self._templates = templates
         self._max_segments = max_segments
@@ -238,6 +264,14 @@ class Aliyun:
         if failure is not None:
             raise failure
         return Accepted(answer.identifier("BizId"), "OK")
+
+    def verify(self, receipt: Receipt) -> None:
+        """See `channels.receipts.Reporting`."""
+        self._gate.verify(receipt)
+
+    def events(self, receipt: Receipt) -> Sequence[Event]:
+        """See `channels.receipts.Reporting`; the module has the table."""
+        return _aliyun_receipts.events(receipt)
 
     def close(self) -> None:
         """Close the pooled connections."""

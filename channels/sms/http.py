@@ -36,13 +36,15 @@ the environment: `body = { api_key = "env:ACME_KEY" }` does that, too.
 | a status of `statuses` | as that says |
 | any other status | as `channels.http` reads it: 401 Misconfigured, 429 Throttled, 503 Unavailable, other 4xx Refused |
 | 500, 502, 504; no answer; a lost connection | Uncertain; with `idempotent` the first three are TryLater |
+
+With the option `receipts` the gateway reports what became of its messages: `channels.sms._gateway_receipts` says how.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -58,7 +60,9 @@ from channels.contract import (
     Uncertain,
 )
 from channels.http import CLIENT_OPTIONS, Answer, Client, Meaning, Options, Secret, to_json
+from channels.receipts import Event, Forged, Receipt, Unreadable
 from channels.sms._gateway import OURS, Template, at, compiled, filled, read_meanings, read_path, used
+from channels.sms._gateway_receipts import Reports, read_reports
 from channels.sms._text import MAX_SEGMENTS, checked_text, number_of
 
 MAX_TEXT: Final = 1600
@@ -130,7 +134,8 @@ def build(name: str, options: Mapping[str, Any]) -> Gateway:
             `user:password`. `idempotent`: whether the gateway takes a `{key}` once. `success`: the statuses
             of a yes. `id`, `code`: paths into a JSON answer. `success_codes`, `errors`, `statuses`: what
             codes and statuses mean. `max_text`: characters of a text (1600). `max_segments`: SMS that one
-            text may make (10). And those of `channels.http.CLIENT_OPTIONS`.
+            text may make (10). `receipts`: a table (see `channels.sms._gateway_receipts`). And those of
+            `channels.http.CLIENT_OPTIONS`.
 
     Raises:
         Misconfigured: an option is missing, wrong or unknown.
@@ -139,6 +144,7 @@ def build(name: str, options: Mapping[str, Any]) -> Gateway:
         *CLIENT_OPTIONS,
         *("path", "method", "body", "format", "headers", "secrets", "basic_auth", "idempotent"),
         *("success", "id", "code", "success_codes", "errors", "statuses", "max_text", "max_segments"),
+        "receipts",
     )
     given = Options("sms.http", name, options, known)
     url = given.text("url", write='url = "https://gateway.example"')
@@ -151,6 +157,7 @@ def build(name: str, options: Mapping[str, Any]) -> Gateway:
         Client.read(given, url),
         shape,
         _answers(given, options),
+        read_reports(name, options.get("receipts")),
         capability=Capability.IDEMPOTENT if idempotent else Capability.OPAQUE,
         max_text=given.whole("max_text", MAX_TEXT),
         max_segments=given.whole("max_segments", MAX_SEGMENTS),
@@ -259,6 +266,7 @@ class Gateway:
         client: carries the requests.
         shape: of a request.
         answers: what they mean.
+        reports: how it reports; None where it does not.
         capability: whether the gateway takes a key once.
         max_text: characters of a text.
         max_segments: SMS that one text may make.
@@ -270,6 +278,7 @@ class Gateway:
         client: Client,
         shape: _Shape,
         answers: _Answers,
+        reports: Reports | None,
         *,
         capability: Capability,
         max_text: int,
@@ -279,6 +288,7 @@ class Gateway:
         self._client = client
         self._shape = shape
         self._answers = answers
+        self._reports = reports
         self._max_text = max_text
         self._max_segments = max_segments
         self.capability = capability
@@ -312,6 +322,18 @@ class Gateway:
         found = identifier(at(answer, self._answers.id))
         wanted = found is not None or self._answers.id is None
         return Accepted(found, str(answer.status) if wanted else f"{answer.status} unreadable")
+
+    def verify(self, receipt: Receipt) -> None:
+        """See `channels.receipts.Reporting`."""
+        if self._reports is None:
+            raise Forged("unconfigured", "the option receipts is missing; describe what the gateway reports")
+        self._reports.verify(receipt)
+
+    def events(self, receipt: Receipt) -> Sequence[Event]:
+        """See `channels.receipts.Reporting`."""
+        if self._reports is None:
+            raise Unreadable("the option receipts is missing; describe what the gateway reports")
+        return self._reports.events(receipt)
 
     def close(self) -> None:
         """Close the pooled connections."""

@@ -19,13 +19,27 @@ Whatever it is, the error keeps Twilio's code where there is one, and else the s
 A code that says no to one country or one pair of numbers is `Unroutable`, not `Misconfigured`: the account works,
 other people's messages must not wait for it, and another provider of the pool may reach the number. The codes 30001
 and above come with a receipt, as a rule.
+
+| Twilio reports | fate | address |
+|---|---|---|
+| accepted, scheduled, queued, sending | accepted | |
+| sent | sent | |
+| delivered | delivered | |
+| read | read | |
+| undelivered, failed, canceled | undelivered | invalid or opted out, where `CODES` says so of ErrorCode |
+| any other MessageStatus | unknown | |
+| a text with OptOutType STOP, or that is STOP, STOPALL, UNSUBSCRIBE, CANCEL, END, QUIT, REVOKE, OPTOUT | | opted out |
+| a text with OptOutType START, or that is START, UNSTOP, YES | | opted in |
+| any other text | no event | |
+
+Receipts need the option `status_callback`; `channels.sms._twilio_receipts` reads them.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -47,6 +61,8 @@ from channels.contract import (
     Unroutable,
 )
 from channels.http import CLIENT_OPTIONS, Answer, Client, Meaning, Options, Secret
+from channels.receipts import Event, Receipt
+from channels.sms import _twilio_receipts
 from channels.sms._text import MAX_SEGMENTS, checked_text, number_of
 
 # fmt: off
@@ -140,7 +156,10 @@ def build(name: str, options: Mapping[str, Any]) -> Twilio:
         options: `account_sid`, required. `auth_token`, or `api_key` with `api_secret`: who may send.
             `messaging_service_sid` or `from` (a number in E.164, a short code, or an alphanumeric sender):
             one of them. `validity_period`: seconds after which Twilio gives up (1 to 36000, its default).
-            `status_callback`: the https URL for receipts, which gets `delivery_id` into its query.
+            `status_callback`: the public https URL for receipts, which gets `delivery_id` into its query.
+            `inbound_url`: the public URL that Twilio calls with people's texts, where it is another one.
+            `auth_token` beside an API key is for receipts alone; `auth_token_previous` still counts for them
+            while the account changes its token.
             `max_segments`: SMS that one text may make (10). And those of `channels.http.CLIENT_OPTIONS`;
             `url` is another far end than Twilio's, or one of its regions.
 
@@ -150,19 +169,21 @@ def build(name: str, options: Mapping[str, Any]) -> Twilio:
     known = (
         *CLIENT_OPTIONS,
         *("account_sid", "auth_token", "api_key", "api_secret", "messaging_service_sid", "from"),
-        *("validity_period", "status_callback", "max_segments"),
+        *("validity_period", "status_callback", "inbound_url", "auth_token_previous", "max_segments"),
     )
     given = Options("sms.twilio", name, options, known)
     _SDK.look(given)
     fields = _sender(given)
     if "validity_period" in options:
         fields["validity_period"] = given.whole("validity_period", MAX_VALIDITY, most=MAX_VALIDITY)
+    callback = _public_url(given, "status_callback")
     return Twilio(
         name,
         _account(given),
         Client.read(given, API),
+        _signer(given, callback),
         fields=fields,
-        callback=_callback(given),
+        callback=callback,
         max_segments=given.whole("max_segments", MAX_SEGMENTS),
     )
 
@@ -207,8 +228,18 @@ def _sender(given: Options) -> dict[str, Any]:
     return {"from_": sender}
 
 
-def _callback(given: Options) -> str | None:
-    found = given.optional_text("status_callback")
+def _signer(given: Options, callback: str | None) -> _twilio_receipts.Signer:
+    tokens = (given.optional_secret("auth_token"), given.optional_secret("auth_token_previous"))
+    if tokens[0] is None and tokens[1] is not None:
+        raise given.wrong("auth_token_previous", "is nothing without auth_token; write both, or none")
+    return _twilio_receipts.Signer(
+        tuple(url for url in (callback, _public_url(given, "inbound_url")) if url is not None),
+        tuple(token for token in tokens if token is not None),
+    )
+
+
+def _public_url(given: Options, option: str) -> str | None:
+    found = given.optional_text(option)
     if found is None:
         return None
     try:
@@ -218,7 +249,7 @@ def _callback(given: Options) -> str | None:
         sound = False
     if not sound:
         raise given.wrong(
-            "status_callback",
+            option,
             "is no https:// URL; write the one that Twilio reaches, such as https://HOST/hooks/twilio",
         )
     return found
@@ -231,6 +262,7 @@ class Twilio:
         name: of the provider in the configuration.
         account: who sends.
         client: carries the requests.
+        signer: says whether Twilio signed a receipt.
         fields: what the SDK is given for each message: the sender, and perhaps the validity period.
         callback: the URL for receipts.
         max_segments: SMS that one text may make.
@@ -243,6 +275,7 @@ class Twilio:
         name: str,
         account: _Account,
         client: Client,
+        signer: _twilio_receipts.Signer,
         *,
         fields: Mapping[str, Any],
         callback: str | None,
@@ -251,6 +284,7 @@ class Twilio:
         self._name = name
         self._account = account
         self._client = client
+        self._signer = signer
         self._fields = fields
         self._callback = callback
         self._max_segments = max_segments
@@ -274,6 +308,14 @@ class Twilio:
             raise failure
         sid = answer.identifier("sid")
         return Accepted(sid, str(answer.status) if sid else f"{answer.status} unreadable")
+
+    def verify(self, receipt: Receipt) -> None:
+        """See `channels.receipts.Reporting`."""
+        self._signer.verify(receipt)
+
+    def events(self, receipt: Receipt) -> Sequence[Event]:
+        """See `channels.receipts.Reporting`; the module has the table."""
+        return _twilio_receipts.events(receipt, CODES)
 
     def close(self) -> None:
         """Close the pooled connections."""

@@ -19,6 +19,8 @@ old request. (Specification: github.com/standard-webhooks/standard-webhooks, spe
 | http://, a port or a network that is not allowed | Refused |
 
 One customer's endpoint says nothing of the others', so nothing here is Unavailable or Misconfigured.
+
+A message that brings `secrets` is signed with those, and with none of the provider's: its endpoint is registered.
 """
 
 from __future__ import annotations
@@ -140,8 +142,8 @@ class StandardWebhook:
 
     def _headers(self, message: Message, body: bytes) -> dict[str, str]:
         timestamp = int(time.time())
-        secrets = [each.reveal() for each in self._secrets]
-        if self._own_secrets:
+        secrets = list(message.secrets) or [each.reveal() for each in self._secrets]
+        if self._own_secrets and not message.secrets:
             secrets = [endpoint_secret(each, message.tenant, message.address) for each in secrets]
         return {
             "Content-Type": "application/json",

@@ -27,7 +27,8 @@ from channels.contract import (
     Uncertain,
     Unroutable,
 )
-from channels.loader import load, names
+from channels.loader import describe, load, names
+from channels.receipts import Forged, Receipt, Reporting
 from tests.contract.conformance import ELSEWHERE, Adapter, adapter_of, dump
 from tests.contract.http_peer import HANG, RESET, RESET_FIRST, Answer, Drip, HttpPeer, Reply
 
@@ -120,6 +121,15 @@ def test_nobody_is_excused_who_is_not_there() -> None:
 def test_a_missing_adapter_says_what_to_write() -> None:
     with pytest.raises(LookupError, match=r"write tests/contract/providers/sms_acme\.py with an ADAPTER"):
         adapter_of("sms.acme")
+
+
+def test_whether_it_reports_back_is_told_without_loading_it(adapter: Adapter, provider: Provider) -> None:
+    told = {it.name: it.receipts for it in describe()}
+
+    assert isinstance(provider, Reporting) is told[adapter.use]
+    if isinstance(provider, Reporting):
+        with pytest.raises(Forged):
+            provider.verify(Receipt("POST", "", {}, b""))
 
 
 # --- taken ------------------------------------------------------------------------------------------

@@ -329,3 +329,24 @@ def test_a_wrong_option_is_named_with_the_remedy(options: dict[str, object], nam
     assert "hooks: " in str(caught.value)
     assert OLD not in str(caught.value)
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+# --- an endpoint's own secrets ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sign_for", ["all", "endpoint"])
+def test_a_message_with_secrets_is_signed_with_those_alone(
+    peer: HttpPeer, build: Build, sign_for: str
+) -> None:
+    own, before = (f"whsec_{base64.b64encode(bytes([each]) * 32).decode()}" for each in (7, 8))
+    message = delivery(peer, secrets=(own, before))
+
+    build(sign_for=sign_for).send(message, Deadline(5))
+
+    (seen,) = peer.requests
+    for secret in (own, before):
+        assert Webhook(secret).verify(seen.body, sent_headers(seen)) == DATA
+    for secret in (OLD, endpoint_secret(OLD, message.tenant, message.address)):
+        with pytest.raises(WebhookVerificationError):
+            Webhook(secret).verify(seen.body, sent_headers(seen))
+    assert own not in repr(message)
