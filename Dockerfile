@@ -9,10 +9,11 @@ ARG PYTHON=3.11
 # --- build: pip, and what it leaves behind, stay in this stage ----------------------------------------
 FROM python:${PYTHON}-slim-bookworm AS build
 
-# Wheels only: a package that has to be compiled would need a compiler, and fails here instead of growing the image.
+# Wheels only: a package that has to be compiled would need a compiler, and fails here instead of growing the image. Two
+# small ones in pure Python, which SDKs need, come as source and nothing else.
 COPY requirements/image.txt /tmp/image.txt
 RUN python -m venv --without-pip /opt/venv \
- && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --only-binary=:all: \
+ && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --only-binary=:all: --no-binary=alibabacloud-tea,http-ece \
     --requirement /tmp/image.txt
 
 # What changes seldom comes first, so that a new template rebuilds little.

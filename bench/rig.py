@@ -29,7 +29,7 @@ LOOK_SECONDS: Final = 0.05
 CONFIG: Final = """
 [providers.far]
 use = "sms.sandbox"
-url = "env:SANDBOX_URL"
+url = "env:SANDBOX_HTTP_URL"
 kind = "idempotent"
 timeout = 10
 [providers.inbox]
@@ -177,7 +177,7 @@ def running_rig(seed: int) -> Iterator[Rig]:
             "NOTIFY_DATABASE_URL": postgres.url,
             "NOTIFY_CONFIG": str(config),
             "NOTIFY_TEMPLATES": str(ROOT / "templates"),
-            "SANDBOX_URL": sandbox.http_url,
+            **sandbox.ready.environment,
             noop.URL_VARIABLE: noop_url,
         }
         supervisor = stack.enter_context(Supervisor(directory / "logs", environment, cwd=ROOT))

@@ -282,6 +282,14 @@ class Prewarmed(Protocol):
         """Load it ahead of the first message. It opens no connection."""
 
 
+@runtime_checkable
+class Selective(Protocol):
+    """A provider that knows the addresses it can reach: a pool passes over it for all others, without a call."""
+
+    def reaches(self, address: str) -> bool:
+        """Whether it has this address. It opens no connection."""
+
+
 class Inbox(Protocol):
     """Where the in-app channel puts its messages: the fleet's store, handed in from outside."""
 

@@ -1,6 +1,6 @@
 """Draws the pictures of the docs from a fleet that really runs: `.venv/bin/python docs/screenshots.py [FOLDER]`.
 
-It starts what `notify demo` starts, in a temporary folder and on free ports, sends two dozen notifications, and looks
+It starts what `notify demo` starts, in a temporary folder and on free ports, sends the same notifications, and looks
 at them with the system's chromium. Look at the pictures before you commit them.
 """
 
@@ -92,8 +92,9 @@ def invoice() -> bytes:
 
 
 def send_everything(database: Database, sandbox: Sandbox) -> None:
+    origin = sandbox.https_url
     for person in PEOPLE:
-        recipients.upsert(database, person.id, person.addresses, locale=person.locale)
+        recipients.upsert(database, person.id, person.addresses(origin), locale=person.locale)
     names = {person.id: person.name for person in PEOPLE}
     send = send_notification.delay
     sent = []

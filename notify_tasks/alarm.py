@@ -15,7 +15,7 @@ from notify_tasks.store.database import DatabaseError
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY: Final = 0.25
+LOOK_EVERY: Final = 0.1
 """Seconds: what is due within one look is woken together."""
 HORIZON: Final = 300.0
 """Seconds ahead that are remembered. What is due later, or was given a time by a process that ended, is the sweep's."""

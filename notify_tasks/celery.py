@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
-import time
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +16,7 @@ import click
 import redis
 from celery import Celery, signals
 
-from notify_tasks import consuming, flower_settings, pulse, routing, settings, transport
+from notify_tasks import consuming, flower_settings, pulse, routing, settings, supervising, transport
 from notify_tasks.alarm import Alarm
 from notify_tasks.configuration.model import Configuration
 from notify_tasks.errors import NotConfigured, NotifyError
@@ -27,7 +25,6 @@ from notify_tasks.listening import Listener
 from notify_tasks.reloading import check_start
 from notify_tasks.store import migrate, reachable
 from notify_tasks.store.database import DatabaseAway, DatabaseError
-from notify_tasks.supervising import PARENT_VARIABLE
 from notify_tasks.sweeping import Guard
 
 logger = logging.getLogger(__name__)
@@ -45,21 +42,7 @@ consumption.install(app)
 pulse.install(app, consumption)
 
 
-def _end_with_parent() -> None:
-    """Started by `notify demo` or a test, this process ends when its starter does, however that one ends."""
-    parent = os.environ.get(PARENT_VARIABLE)
-    if parent is None or int(parent) != os.getppid():
-        return
-
-    def watch() -> None:
-        while os.getppid() == int(parent):
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="notify-parent", daemon=True).start()
-
-
-_end_with_parent()
+supervising.end_with_parent()
 
 _lock: Final = threading.Lock()
 _fleets: Final[dict[int, Fleet]] = {}
@@ -89,6 +72,7 @@ def fleet() -> Fleet:
                 )
                 _fleets[pid] = found
                 found.reloader.start()
+                found.keeper.start()
     return found
 
 
@@ -178,6 +162,7 @@ def _on_shutdown(**_: Any) -> None:
         it.stop()
     for opened in _fleets.values():
         opened.reloader.stop()
+        opened.keeper.stop()
         opened.ledger.flush()
 
 

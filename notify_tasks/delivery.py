@@ -12,33 +12,29 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final, TypeVar
 
 from channels.contract import (
     Accepted,
-    Attachment,
     Capability,
     ChannelError,
     Content,
     Deadline,
-    EmailContent,
     Message,
     Misconfigured,
     Queryable,
-    Refused,
-    TryLater,
-    Unavailable,
     Uncertain,
     Unroutable,
 )
-from notify_tasks import carried, retrying
-from notify_tasks.attachments import CARRIED_BY
+from notify_tasks import retrying
+from notify_tasks.breaker import judge
+from notify_tasks.composing import compose, limits
 from notify_tasks.gates import Closed, Gates, Subject
+from notify_tasks.holding import Holds
 from notify_tasks.notification import uuid7
 from notify_tasks.outcomes import Countdowns, Outcome
 from notify_tasks.providers import Configured, Pools
-from notify_tasks.rendering import BrokenType, Catalog, RenderError
+from notify_tasks.rendering import Catalog
 from notify_tasks.routing import queue_for
 from notify_tasks.states import FINAL, State
 from notify_tasks.store import attachments as kept
@@ -47,6 +43,7 @@ from notify_tasks.store.database import Database, DatabaseAway
 from notify_tasks.store.deliveries import Claimed, ClaimRequest, Result, Waiting
 from notify_tasks.stored_files import StoredFiles
 from notify_tasks.watchdog import Watchdog
+from notify_tasks.webhooks import DISABLED, Webhooks
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +62,10 @@ class Deliverer:
         worker: this process's name, kept with its attempts.
         away: told when the database is away; it stops the process from fetching more.
         files: stored attachments; None where this process has no folder of them.
+        webhooks: knows endpoints' own secrets; without it every webhook is signed as its provider is configured.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each part that it works with
         self,
         *,
         database: Database,
@@ -78,6 +76,7 @@ class Deliverer:
         worker: str,
         away: Callable[[DatabaseAway], None],
         files: StoredFiles | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self._database = database
         self._pools = pools
@@ -87,6 +86,7 @@ class Deliverer:
         self._worker = worker
         self._away = away
         self._files = files or StoredFiles(None)
+        self._webhooks = webhooks or Webhooks(None)
         self._stopping = threading.Event()
         self._countdowns = Countdowns()
 
@@ -110,8 +110,15 @@ class Deliverer:
         """
         return deliveries.read_waiting(self._database, ids)
 
-    def deliver(self, waiting: Waiting, *, tried: frozenset[str] = frozenset()) -> Outcome:
+    def deliver(
+        self, waiting: Waiting, *, tried: frozenset[str] = frozenset(), holds: Holds | None = None
+    ) -> Outcome:
         """One stored delivery: ask the gates, claim, send; go on to the next provider where that is the verdict.
+
+        Args:
+            waiting: it.
+            tried: providers that have failed for it in this run already.
+            holds: takes it where a gate is closed; its owner writes it down. Without one that is done here.
 
         Raises:
             DatabaseAway: before the claim, so that nothing is lost by putting the message back.
@@ -127,19 +134,36 @@ class Deliverer:
                 waiting.unknown > 0,
                 waiting.sandbox,
                 waiting.reason,
+                waiting.address,
+                limits(self._catalog, waiting.event_type),
+                waiting.lifetime,
             )
             chosen = self._gates.ask(subject, without=tried)
             if isinstance(chosen, Closed):
-                deliveries.hold(self._database, [(waiting.id, chosen.wait, chosen.reason)])
-                return Outcome(waiting.id, State.HELD, code=chosen.reason)
+                return self._closed(waiting, chosen, holds)
             asked = time.monotonic()
             claimed = self._claim(waiting.id, chosen)
             if claimed is None:
+                self._gates.given_up(chosen.name, str(waiting.id))
                 return Outcome(waiting.id, None)
             outcome = self.perform(claimed, asked=asked, lease=chosen.lease, tried=tried)
             if outcome.state is not State.QUEUED or outcome.wake:
                 return outcome
             tried |= {chosen.name}
+
+    def _closed(self, waiting: Waiting, closed: Closed, holds: Holds | None) -> Outcome:
+        if closed.ends is not None:
+            ended = deliveries.end(self._database, waiting.id, closed.ends, closed.reason)
+            return Outcome(waiting.id, State(ended) if ended else None, code=closed.reason)
+        mine = Holds(self._database) if holds is None else holds
+        mine.add(waiting.id, closed.wait, closed.reason)
+        if holds is None:
+            mine.write()
+        return Outcome(waiting.id, State.HELD, code=closed.reason)
+
+    def holds(self) -> Holds:
+        """What takes the deliveries of one message that have to wait, to write them down together."""
+        return Holds(self._database)
 
     def go_on(self, outcome: Outcome) -> Outcome:
         """Where the verdict on a delivery claimed elsewhere was `the next provider, now`: do that."""
@@ -174,7 +198,7 @@ class Deliverer:
         lease: float | None = None,
         tried: frozenset[str] = frozenset(),
     ) -> Outcome:
-        """Render, send and record one claimed delivery.
+        """Render, send and record one claimed delivery, which may be its provider's probe.
 
         Args:
             claimed: it.
@@ -186,9 +210,13 @@ class Deliverer:
         if configured is None:
             return self._release(claimed, "provider_gone", due=retrying.MISCONFIGURED_WAIT)
         lease_ends = asked + (configured.lease if lease is None else lease)
+        endpoint = self.until_written(lambda: self._webhooks.look(claimed))
+        if endpoint.blocked is not None:
+            return self._blocked(claimed, endpoint.blocked)
         try:
-            rendered = self._render(claimed)
+            rendered = self._composed(claimed)
         except ChannelError as error:
+            configured.breaker.abandon(str(claimed.id))
             return self._failed(claimed, configured, error, tried, version=None)
         content, version = rendered
         message = Message(
@@ -201,8 +229,11 @@ class Deliverer:
             tenant=claimed.tenant,
             attempt=claimed.fence,
             recipient_id=claimed.recipient_id,
+            secrets=endpoint.secrets,
         )
-        if claimed.unknown and retrying.key_forgotten(configured.capability, claimed.unknown_age):
+        if claimed.unknown and retrying.key_forgotten(
+            configured.capability, claimed.unknown_age, claimed.channel
+        ):
             return self._release(claimed, "key_window_passed", state=State.IN_DOUBT)
         # The deadline begins before the look at the lease: a process stopped in between finds one of them passed.
         deadline = Deadline(configured.timeout)
@@ -216,6 +247,7 @@ class Deliverer:
             with self._watchdog.watching(deadline, configured.name):
                 accepted = self._call(configured, message, deadline, unknown=claimed.unknown > 0)
         except ChannelError as error:
+            self._judge(configured, error, claimed)
             return self._failed(claimed, configured, error, tried, version=version)
         except Exception as error:  # noqa: BLE001 - a provider's bug must not lose the message: it may have been sent
             # Its name alone: the traceback could show an address.
@@ -223,6 +255,7 @@ class Deliverer:
                 "provider %s raised %s, which it should not", configured.name, type(error).__name__
             )
             surprise = Uncertain("provider_bug", type(error).__name__)
+            self._judge(configured, surprise, claimed)
             return self._failed(claimed, configured, surprise, tried, version=version)
         finally:
             self._gates.leave(configured.name)
@@ -239,6 +272,7 @@ class Deliverer:
                 template_version=version,
             )
         )
+        self.until_written(lambda: self._webhooks.took(claimed, endpoint))
         return Outcome(claimed.id, state, configured.name, accepted.code)
 
     def _call(
@@ -251,49 +285,22 @@ class Deliverer:
                     return found
             return provider.send(message, deadline)
 
-    def _render(self, claimed: Claimed) -> tuple[Content, str]:
-        try:
-            loaded = self._catalog.get(claimed.event_type)
-        except BrokenType:
-            raise TryLater(
-                "broken_type", "the type's folder is broken; see `notify templates check`"
-            ) from None
-        if loaded is None:
-            raise TryLater("unknown_type", "the type's folder is gone")
-        attachments = self._attachments(claimed)
-        try:
-            rendered = loaded.render(
-                claimed.channel,
-                claimed.payload,
-                claimed.locale,
-                recipient={
-                    "id": claimed.recipient_id,
-                    "locale": claimed.locale,
-                    "timezone": claimed.timezone,
-                },
-                attachments=carried.described(claimed.attachments, attachments),
-            )
-        except RenderError as error:
-            raise Refused("render_failed", str(error)[:500]) from None
-        except Exception as error:  # noqa: BLE001 - a bug of ours; nothing has been sent, so it may be mended
-            problem = type(error).__name__
-            raise TryLater("render_bug", problem) from None
-        content = rendered.content
-        if attachments and isinstance(content, EmailContent):
-            content = replace(content, attachments=attachments)
-        return content, rendered.version
-
-    def _attachments(self, claimed: Claimed) -> tuple[Attachment, ...]:
-        """What this delivery carries, with its bytes; nothing where its channel carries none."""
-        if not claimed.attachments or claimed.channel not in CARRIED_BY:
-            return ()
-        return carried.gather(
-            claimed.attachments,
+    def _composed(self, claimed: Claimed) -> tuple[Content, str]:
+        return compose(
+            self._catalog,
+            claimed,
             lambda: self.until_written(lambda: kept.read(self._database, claimed.notification_id)),
             self._files,
         )
 
     # --- what did not work --------------------------------------------------------------------------
+
+    @staticmethod
+    def _judge(configured: Configured, error: ChannelError, claimed: Claimed) -> None:
+        """What a failed call says of its provider, and of no one message."""
+        if judge(configured.breaker, error, channel=claimed.channel, who=str(claimed.id)):
+            why = "misconfigured" if isinstance(error, Misconfigured) else "down"
+            logger.error("provider %s is %s: %s; it is left out", configured.name, why, error.code)
 
     def _failed(
         self,
@@ -304,11 +311,6 @@ class Deliverer:
         *,
         version: str | None,
     ) -> Outcome:
-        if isinstance(error, Misconfigured):
-            configured.breaker.failure(at_once=True)
-            logger.error("provider %s is misconfigured: %s", configured.name, error.code)
-        elif isinstance(error, Unavailable):
-            configured.breaker.failure()
         subject = Subject(
             str(claimed.id),
             claimed.tenant,
@@ -318,6 +320,7 @@ class Deliverer:
             claimed.provider,
             claimed.unknown > 0,
             claimed.sandbox,
+            address=claimed.address,
         )
         verdict = retrying.decide(
             error,
@@ -328,6 +331,7 @@ class Deliverer:
                 capability=configured.capability,
                 on_doubt=claimed.on_doubt,
                 other_provider=self._gates.other_ready(subject, without=tried | {configured.name}),
+                channel=claimed.channel,
                 alternatives=isinstance(error, Unroutable)
                 and self._gates.alternatives(subject, without=tried | {configured.name}),
                 lifetime=claimed.lifetime,
@@ -358,10 +362,12 @@ class Deliverer:
                 due=retrying.LOST_MESSAGE_MARGIN if short else delay,
                 not_before=delay,
                 queue=queue_for(claimed.channel, claimed.lane),
-                suppress=verdict.suppress,
+                suppress=self._webhooks.suppression(claimed, verdict.suppress),
                 template_version=version,
             )
         )
+        if version is not None:  # else nothing was sent
+            self.until_written(lambda: self._webhooks.failed(claimed, error))
         retry = short and state is State.RETRYING
         return Outcome(
             claimed.id,
@@ -376,16 +382,31 @@ class Deliverer:
             event_type=claimed.event_type,
         )
 
+    def _blocked(self, claimed: Claimed, why: str) -> Outcome:
+        """A webhook's endpoint may not be sent to."""
+        if why == DISABLED:
+            return self._release(claimed, why, state=State.SUPPRESSED)
+        return self._release(
+            claimed, why, due=retrying.MISCONFIGURED_WAIT, outcome=retrying.OUTCOMES[Misconfigured]
+        )
+
     def _release(
-        self, claimed: Claimed, code: str, *, due: float | None = None, state: State | None = None
+        self,
+        claimed: Claimed,
+        code: str,
+        *,
+        due: float | None = None,
+        state: State | None = None,
+        outcome: str = RELEASED,
     ) -> Outcome:
         """Put a claimed delivery back, or into another state: nothing was sent."""
+        self._gates.given_up(claimed.provider, str(claimed.id))
         now = self._record(
             Result(
                 token=claimed.token,
                 id=claimed.id,
                 fence=claimed.fence,
-                outcome=RELEASED,
+                outcome=outcome,
                 state=state or (State.QUEUED if due is None else State.HELD),
                 code=code,
                 reason=code,

@@ -10,14 +10,27 @@ from typing import Any, Final
 
 import redis
 
+from notify_tasks.breaker import OPEN_SECONDS
 from notify_tasks.configuration.origins import BadConfiguration
 from notify_tasks.errors import NotConfigured, SchemaError
+from notify_tasks.gatekeeping import HEARD_WITHIN as REPORTED_WITHIN
 from notify_tasks.providers import CannotBuild, NoInbox, Pools
 from notify_tasks.reloading import HEARD_WITHIN, load
-from notify_tasks.routing import CHANNELS
+from notify_tasks.routing import CHANNELS, RECEIPTS_QUEUE
 from notify_tasks.settings import Settings
-from notify_tasks.store import intakes, migrate, reports, statuses, sweeps, watching
+from notify_tasks.store import (
+    endpoints,
+    gated,
+    intakes,
+    migrate,
+    receipts_seen,
+    reports,
+    statuses,
+    sweeps,
+    watching,
+)
 from notify_tasks.store.database import Database, DatabaseError
+from notify_tasks.store.gated import Said
 from notify_tasks.store.reachable import why_away
 from notify_tasks.store.reports import Reported
 from notify_tasks.templates_check import check as check_types
@@ -27,6 +40,7 @@ SWEEP_OLD: Final = 30.0
 """Seconds: a fleet sweeps every five, and any worker takes over after ten."""
 SILENT: Final = 60.0
 """Seconds after which a marker that has not come back means that nobody consumes its queue, or not fast enough."""
+ENDED_DAYS: Final = 7
 REDIS_SECONDS: Final = 3
 FULL: Final = 0.8
 
@@ -144,7 +158,10 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
     try:
         yield good("schema", f"version {watching.schema_version(database)}")
         yield from _work(database)
+        yield from _receipts(database)
+        yield from _endpoints(database, settings)
         yield from _workers(database, settings)
+        yield from _left_out(database)
     except DatabaseError as error:
         yield bad("postgres", f"it went away while it was asked: {error}", "Look at its log, and try again")
     finally:
@@ -185,6 +202,39 @@ def _work(database: Database) -> Iterator[Finding]:
     counters = sweeps.counters(database)
     if counters:
         yield good("counters", ", ".join(f"{name} {value}" for name, value in sorted(counters.items())))
+
+
+def _receipts(database: Database) -> Iterator[Finding]:
+    """What providers have reported, and what has not been made of it."""
+    age = receipts_seen.oldest_untouched(database)
+    if age is not None and age > SILENT:
+        yield bad(
+            "receipts",
+            f"one was kept {duration(age)} ago, and nobody has looked at it",
+            f"Start `celery -A notify_tasks worker -P threads -Q {RECEIPTS_QUEUE}`",
+        )
+    troubled = receipts_seen.troubled(database)
+    if troubled:
+        said = ", ".join(f"{count} {state}" for state, count in sorted(troubled.items()))
+        yield warning("receipts", f"that nothing could be made of: {said}", "Type `notify receipts list`")
+
+
+def _endpoints(database: Database, settings: Settings) -> Iterator[Finding]:
+    """Webhook endpoints that get nothing, or will get nothing."""
+    signed, ended = endpoints.totals(database, days=ENDED_DAYS)
+    if signed and settings.secret_key is None:
+        have = f"{counted(signed, 'webhook endpoint')} with a secret of its own"
+        yield warning(
+            "endpoints",
+            f"{have if signed == 1 else have.replace('its', 'their')}, and NOTIFY_SECRET_KEY is not set here",
+            "Set it here, and at every worker of webhook: one without it holds what goes there",
+        )
+    if ended:
+        yield warning(
+            "endpoints",
+            f"{counted(ended, 'webhook endpoint')} disabled within {ENDED_DAYS} days, as gone or failing",
+            "Type `notify endpoints list --disabled`, and tell their owners",
+        )
 
 
 # --- configuration --------------------------------------------------------------------------------------
@@ -243,7 +293,28 @@ def _workers(database: Database, settings: Settings) -> Iterator[Finding]:
             yield good("config", f"{who} uses configuration {version} since {since}")
 
 
-def _named(workers: Sequence[Reported]) -> str:
+def _left_out(database: Database) -> Iterator[Finding]:
+    """Providers that running workers cannot call, or leave out because their calls fail."""
+    groups: dict[tuple[str, bool], list[Said]] = {}
+    for each in gated.said(database, REPORTED_WITHIN):
+        groups.setdefault((each.provider, each.misconfigured), []).append(each)
+    for (provider, misconfigured), words in groups.items():
+        since, codes = clock(min(it.since for it in words)), ", ".join(sorted({it.code for it in words}))
+        if misconfigured:
+            yield bad(
+                "providers",
+                f"{provider} refuses our account since {since} ({codes}), says {_named(words)}",
+                f"Correct providers.{provider} or its account; until then its messages wait, or go to another provider",
+            )
+        else:
+            yield bad(
+                "providers",
+                f"{provider} is left out since {since} ({codes}), says {_named(words)}",
+                f"Look at its status page, and at the network; it is tried every {OPEN_SECONDS:.0f} seconds",
+            )
+
+
+def _named(workers: Sequence[Reported | Said]) -> str:
     first = workers[0].worker
     return f"worker {first}" if len(workers) == 1 else f"each of {len(workers)} workers ({first}, ...)"
 

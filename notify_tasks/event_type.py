@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from notify_tasks.rates import Rate
+
 DEFAULT_EXPIRY: Final = 3 * 24 * 3600.0
 """Seconds after which a notification is worthless where its type does not say. Every type has an expiry."""
 
@@ -28,6 +30,8 @@ class EventType:
         on_doubt: `resend` or `hold` for a request whose answer was lost; None takes the channel's default.
         attempts: how many attempts may be spent; throttling spends none.
         language: the language of the files in the folder itself (`en`): how they write dates and amounts.
+        per_recipient: how often it may write to one recipient over one channel; each must hold.
+        verified_only: send to stored addresses only where the person has proved that they are theirs.
     """
 
     name: str
@@ -39,6 +43,8 @@ class EventType:
     on_doubt: str | None = None
     attempts: int = DEFAULT_ATTEMPTS
     language: str = "en"
+    verified_only: bool = False
+    per_recipient: tuple[Rate, ...] = ()
 
     def on_doubt_for(self, channel: str) -> str:
         """`resend` unless the type says otherwise; an SMS costs money and annoys, so it is held."""

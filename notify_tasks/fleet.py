@@ -19,6 +19,7 @@ from notify_tasks.alarm import Alarm
 from notify_tasks.broker import Broker, BrokerError, Outgoing
 from notify_tasks.configuration.model import Configuration
 from notify_tasks.delivery import Deliverer
+from notify_tasks.gatekeeping import Keeper
 from notify_tasks.gates import RATE, Gates
 from notify_tasks.intake import Intake
 from notify_tasks.ledger import Ledger
@@ -28,16 +29,19 @@ from notify_tasks.notification import uuid7
 from notify_tasks.parked import Parking
 from notify_tasks.providers import Pools
 from notify_tasks.rates import Rate
+from notify_tasks.receipts import Waker
+from notify_tasks.recipient_limits import RecipientLimits
 from notify_tasks.reloading import Reloader, load
 from notify_tasks.rendering import Catalog
 from notify_tasks.routing import DELIVER_TASK, MARKER_TASK, inbox_topic, queue_for
 from notify_tasks.settings import Settings
-from notify_tasks.store import deliveries, inbox, sweeps
+from notify_tasks.store import deliveries, gated, inbox, sweeps
 from notify_tasks.store.database import Database, DatabaseAway, DatabaseError
 from notify_tasks.store.sweeps import Wake
 from notify_tasks.stored_files import StoredFiles
-from notify_tasks.sweeping import Sweeper
+from notify_tasks.sweeping import Publishing, Sweeper
 from notify_tasks.watchdog import Watchdog
+from notify_tasks.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +154,13 @@ class Fleet:
     limiter: Limiter
     alarm: Alarm
     reloader: Reloader
+    recipients: RecipientLimits
+    keeper: Keeper
+
+    def reloaded(self) -> None:
+        """A new configuration is in force: what it changes for those that wait."""
+        self.announce_rates()
+        self.keeper.mended()
 
     def announce_rates(self) -> None:
         """Tell the fleet what this process's configuration says of rates, at the start and after a change of it."""
@@ -167,9 +178,11 @@ class Fleet:
     def close(self) -> None:
         """Let go of everything."""
         self.reloader.stop()
+        self.keeper.stop()
         self.ledger.flush()
         self.pools.close()
         self.limiter.close()
+        self.recipients.close()
         self.database.close()
         self.redis.close()
 
@@ -208,7 +221,8 @@ def open_fleet(
         socket_connect_timeout=3,
         health_check_interval=15,
     )
-    publisher = Publisher(Broker(settings.need_broker_url(), timeout=BROKER_SECONDS))
+    broker = Broker(settings.need_broker_url(), timeout=BROKER_SECONDS)
+    publisher = Publisher(broker)
     catalog = Catalog(Path(settings.templates))
     pools = Pools(configuration or load(settings), inbox=InboxStore(database, client))
     ledger = Ledger(client)
@@ -235,12 +249,14 @@ def open_fleet(
             timer.start()
 
     limiter = Limiter(settings.need_broker_url(), process=worker, changed=changed)
+    recipients = RecipientLimits(settings.need_broker_url(), key=lambda: gated.limit_key(database))
     gates = Gates(
         pools,
         threads=threads,
         channels=channels,
         pauses=lambda: deliveries.read_pauses(database),
         limiter=limiter,
+        recipients=recipients,
         later=alarm.after,
     )
     deliverer = Deliverer(
@@ -252,6 +268,7 @@ def open_fleet(
         worker=worker,
         away=away,
         files=StoredFiles(settings.attachments),
+        webhooks=Webhooks(database, secret_key=settings.secret_key, failing=settings.endpoint_failing),
     )
     intake = Intake(
         database=database,
@@ -268,8 +285,7 @@ def open_fleet(
         ledger=ledger,
         intake=intake,
         parking=parking,
-        wake=publisher.wake,
-        mark=publisher.mark,
+        publish=Publishing(publisher.wake, publisher.mark, Waker(broker).wake),
         worker=worker,
     )
     reloader = Reloader(
@@ -278,10 +294,19 @@ def open_fleet(
         channels=channels,
         database=database,
         worker=worker,
-        changed=lambda: made.announce_rates(),  # noqa: PLW0108 - it is made below
+        changed=lambda: made.reloaded(),  # noqa: PLW0108 - it is made below
+    )
+    keeper = Keeper(
+        database=database,
+        pools=pools,
+        gates=gates,
+        channels=channels,
+        wake=publisher.wake,
+        respread=respread,
+        worker=worker,
     )
     made = Fleet(
         settings, database, catalog, pools, ledger, parking, publisher, intake, deliverer, sweeper, client,
-        limiter, alarm, reloader,
+        limiter, alarm, reloader, recipients, keeper,
     )  # fmt: skip
     return made

@@ -5,11 +5,13 @@
     page = inbox.messages("user-42", limit=20)             # newest first: page.messages, page.next
     inbox.unread_count("user-42")                          # the number beside the bell
     inbox.mark_read("user-42", [page.messages[0].id])      # None instead of the list: all of them
+    inbox.mark_unread("user-42", [page.messages[0].id])
+    inbox.delete("user-42", [page.messages[0].id])         # None instead of the list: all of them
 
 Needs the extra `[postgres]` and the setting `database_url`. Each function is one transaction and may be run again after
 an error. Where `broker_url` is set as well, live readers are told: subscribe to the Redis channel `topic("user-42")`.
-A word there is the id of a new message, or `read` when some were marked as read; it says that there is something to
-fetch, and may be lost, so fetch after each connect, too.
+A word there is the id of a new message, or `read`, `unread` or `deleted` when that was done with some; it says that
+there is something to fetch, and may be lost, so fetch after each connect, too.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ try:
     from notify_tasks import api_connections
     from notify_tasks.store import inbox as stored
     from notify_tasks.store.database import DatabaseAway
-    from notify_tasks.store.inbox import InboxMessage, InboxPage, Mark
+    from notify_tasks.store.inbox import InboxCounts, InboxMessage, InboxPage, Mark
 except ModuleNotFoundError as error:
     if error.name not in ("psycopg", "psycopg_pool"):
         raise
@@ -45,13 +47,16 @@ except ModuleNotFoundError as error:
     ) from None
 
 __all__ = [
-    "READ", "DatabaseAway", "InboxMessage", "InboxPage", "close", "mark_read", "messages", "topic", "unread_count",
+    "DELETED", "READ", "UNREAD", "DatabaseAway", "InboxCounts", "InboxMessage", "InboxPage", "close", "counts",
+    "delete", "mark_read", "mark_unread", "messages", "topic", "unread_count",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 READ: Final = "read"
 """The word to live readers when messages were marked as read. No message has it as its id."""
+UNREAD: Final = "unread"
+DELETED: Final = "deleted"
 MAX_PAGE: Final = 200
 MAX_IDS: Final = 1000
 TELL_SECONDS: Final = 1.0
@@ -108,8 +113,24 @@ def unread_count(recipient_id: str, *, tenant: str = DEFAULT_TENANT) -> int:
     return stored.unread_count(api_connections.database(), who, tenant=whose)
 
 
+def counts(recipient_id: str, *, tenant: str = DEFAULT_TENANT) -> InboxCounts:
+    """How many messages a recipient has, and how many of them are not read.
+
+    Args:
+        recipient_id: the id that producers use.
+        tenant: whose recipient.
+
+    Raises:
+        InvalidCall, NotConfigured, DatabaseAway: as `messages`.
+    """
+    who, whose = text(recipient_id, "recipient_id"), text(tenant, "tenant")
+    return stored.counts(api_connections.database(), who, tenant=whose)
+
+
 def mark_read(recipient_id: str, ids: Sequence[str] | None, *, tenant: str = DEFAULT_TENANT) -> int:
     """Mark a recipient's messages as read. What is read already keeps its time.
+
+    What was read has arrived: its delivery becomes `delivered`, and `notify status` shows when it was read first.
 
     After the commit live readers are told at best effort, so that a person's other devices follow. A Redis that does
     not answer holds the call up for two seconds or so, and fails nothing.
@@ -129,8 +150,50 @@ def mark_read(recipient_id: str, ids: Sequence[str] | None, *, tenant: str = DEF
     chosen = None if ids is None else _ids(ids)
     marked = stored.mark_read(api_connections.database(), who, chosen, tenant=whose)
     if marked:
-        _tell(topic(who, tenant=whose))
+        _tell(topic(who, tenant=whose), READ)
     return marked
+
+
+def mark_unread(recipient_id: str, ids: Sequence[str], *, tenant: str = DEFAULT_TENANT) -> int:
+    """Mark a recipient's messages as unread, to come back to them. Their deliveries stay `delivered`.
+
+    Args:
+        recipient_id: the id that producers use.
+        ids: up to 1,000 messages' ids. An id of another recipient's message changes nothing.
+        tenant: whose recipient.
+
+    Returns:
+        how many were read until now.
+
+    Raises:
+        InvalidCall, NotConfigured, DatabaseAway: as `messages`.
+    """
+    who, whose = text(recipient_id, "recipient_id"), text(tenant, "tenant")
+    marked = stored.mark_unread(api_connections.database(), who, _ids(ids), tenant=whose)
+    if marked:
+        _tell(topic(who, tenant=whose), UNREAD)
+    return marked
+
+
+def delete(recipient_id: str, ids: Sequence[str] | None, *, tenant: str = DEFAULT_TENANT) -> int:
+    """Delete a recipient's messages, read or not. What `notify status` tells of them stays.
+
+    Args:
+        recipient_id: the id that producers use.
+        ids: up to 1,000 messages' ids, or None for all. An id of another recipient's message changes nothing.
+        tenant: whose recipient.
+
+    Returns:
+        how many are gone.
+
+    Raises:
+        InvalidCall, NotConfigured, DatabaseAway: as `messages`.
+    """
+    who, whose = text(recipient_id, "recipient_id"), text(tenant, "tenant")
+    gone = stored.delete(api_connections.database(), who, None if ids is None else _ids(ids), tenant=whose)
+    if gone:
+        _tell(topic(who, tenant=whose), DELETED)
+    return gone
 
 
 def topic(recipient_id: str, *, tenant: str = DEFAULT_TENANT) -> str:
@@ -160,15 +223,15 @@ _lock: Final = threading.Lock()
 _open: tuple[int, str, redis.Redis] | None = None
 
 
-def _tell(channel: str) -> None:
+def _tell(channel: str, word: str) -> None:
     url = settings.get().broker_url
     if url is None:
         return
     try:
-        _redis(url).publish(channel, READ)
+        _redis(url).publish(channel, word)
     except (redis.RedisError, ValueError) as error:
         logger.info(
-            "no live reader was told of messages marked as read: Redis is away (%s)", type(error).__name__
+            "no live reader was told that messages are %s: Redis is away (%s)", word, type(error).__name__
         )
 
 

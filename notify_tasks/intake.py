@@ -10,18 +10,19 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from notify_tasks import contacts, planning
+from notify_tasks import contacts, countries, planning
 from notify_tasks.contacts import Vetted
 from notify_tasks.errors import WireError
 from notify_tasks.gates import Closed, Gates, Subject
 from notify_tasks.notification import Notification, uuid7
-from notify_tasks.planning import Decision, Plan
+from notify_tasks.planning import Decision, Plan, Profile
 from notify_tasks.providers import Configured
+from notify_tasks.rates import Rate
 from notify_tasks.rendering import BrokenType, Catalog, LoadedType, PayloadInvalid
 from notify_tasks.routing import INTAKE, queue_for, stage_and_lane
 from notify_tasks.states import State
@@ -33,6 +34,7 @@ from notify_tasks.store.sweeps import Wake
 
 logger = logging.getLogger(__name__)
 
+SMS: Final = "sms"
 UNKNOWN_TYPE_LOOK_SECONDS: Final = 15.0
 CONFLICTS: Final = uuid.UUID("6b1ff1e8-46ac-4f0c-9d0a-5f0f0c1a7a55")
 """Namespace of the ids under which refused conflicts are stored, so that a repeated one is stored once."""
@@ -69,6 +71,8 @@ class _Judged:
     one_hop: tuple[Configured, Decision] | None = None
     now: datetime | None = None
     """When it was judged, by the database's clock."""
+    limits: tuple[Rate, ...] = ()
+    """How often its type may write to one recipient."""
     taken: Taken | None = None
     claim: Claim | None = field(default=None)
 
@@ -209,11 +213,13 @@ class Intake:
             suppressed,
             context.now.astimezone(UTC),
             {index: str(error) for index, error in vetted.refused.items()},
+            self._abroad(vetted.notification, profiles.values()),
         )
         if not plan.decisions:
             first = plan.rejections[0]
             return self._reject(judged, first.reason, first.detail, plan)
         judged.plan = plan
+        judged.limits = loaded.policy.per_recipient
         judged.item = NewNotification(
             id=uuid7(),
             notification=vetted.notification,
@@ -224,6 +230,21 @@ class Intake:
             ),
         )
         return judged
+
+    def _abroad(self, notification: Notification, profiles: Iterable[Profile]) -> dict[tuple[str, str], str]:
+        """The numbers of its recipients whose country is not allowed, and why."""
+        allowed = self._gates.countries(SMS, sandbox=notification.sandbox)
+        if allowed is None:
+            return {}
+        numbers = {ref.addresses[SMS] for ref in notification.to if SMS in ref.addresses}
+        numbers |= {number for it in profiles for number in it.addresses.get(SMS, ())}
+        found = {number: countries.of_number(number) for number in numbers}
+        return {
+            (SMS, number): f"the number is of {country or 'no country'}, and channels.sms.countries has "
+            f"{', '.join(sorted(allowed))}; add its country there, or use another number or channel"
+            for number, country in found.items()
+            if country not in allowed
+        }
 
     def _load(self, judged: _Judged, waited: float) -> LoadedType | None:
         name = judged.notification.event_type
@@ -272,8 +293,15 @@ class Intake:
                 decision.channel,
                 decision.lane,
                 sandbox=notification.sandbox,
+                address=decision.address,
+                limits=judged.limits,
+                lifetime=(decision.expires_at - now).total_seconds(),
             )
         )
+        if isinstance(answer, Closed) and answer.ends is not None:
+            ended = replace(decision, state=answer.ends, reason=answer.reason)
+            judged.item = replace(item, deliveries=(replace(delivery, decision=ended),))
+            return
         if isinstance(answer, Closed):
             due = now + timedelta(seconds=answer.wait)
             held = replace(decision, state=State.HELD, reason=answer.reason, due_at=due)
@@ -340,6 +368,8 @@ class Intake:
                 claimed = self._claimed(one, item, delivery, one.claim)
             elif state is None:
                 claimed = self._still_ours(delivery, one.claim)
+            if claimed is None:
+                self._gates.given_up(one.claim.provider, str(delivery.id))
         lease = None if one.claim is None else one.claim.lease
         return Taken(one.notification, "accepted", None, len(item.deliveries), claimed, asked, lease)
 

@@ -1,15 +1,19 @@
 -- One provider's rate, shared by the fleet: a generic cell rate algorithm (ITU-T I.371) with a queue of places.
 --
 -- KEYS[1]  hash: tat (when the rate is used up to), tat_rest (the same for all lanes but high), interval,
---          tail_high, tail_rest (the last place given in each queue)
+--          tail_high, tail_rest (the last place given in each queue),
+--          late_high, late_rest (the same for those that missed their first one), start (of the next call)
 -- KEYS[2]  sorted set: the processes that ask, by the time they last did
--- ARGV     'take', seconds a call, seconds of burst, the share kept for the high lane, high (1 or 0), waited (1 or 0), process
+-- ARGV     'take', seconds a call, seconds of burst, the share kept for the high lane, high (1 or 0), manner, process
+--          (manner: 0 takes a place, 1 had one, 2 goes now or takes none)
 --          'announce', seconds a call (0: the provider has no rate any more)
 --          'queue', seconds a call, seconds until the last place that is given
+--          'start', seconds a call, seconds that may be waited at most
 --
 -- take      answers {seconds to wait (as text; '0' is: go), processes that asked lately}
 -- announce  answers 1 if another rate was in force, else 0
 -- queue     says where the queue ends now
+-- start     answers seconds until the call may begin (as text), after the last one's beginning; '-1' if too long
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -40,11 +44,22 @@ end
 if ARGV[1] == 'queue' then
   set('tail_high', now + tonumber(ARGV[3]))
   set('tail_rest', now + tonumber(ARGV[3]))
+  redis.call('HDEL', KEYS[1], 'late_high', 'late_rest')
   return 0
 end
 
+if ARGV[1] == 'start' then
+  local begin = math.max(now, get('start'))
+  if begin - now > tonumber(ARGV[3]) then
+    return '-1'
+  end
+  set('start', begin + interval)
+  redis.call('EXPIRE', KEYS[1], 604800)
+  return string.format('%.6f', begin - now)
+end
+
 local burst, kept = tonumber(ARGV[3]), tonumber(ARGV[4])
-local high, waited = ARGV[5] == '1', ARGV[6] == '1'
+local high, waited, now_or_not = ARGV[5] == '1', ARGV[6] == '1', ARGV[6] == '2'
 redis.call('ZADD', KEYS[2], now, ARGV[7])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 30)
 redis.call('EXPIRE', KEYS[2], 60)
@@ -79,10 +94,18 @@ if wait <= 0.000001 and not behind then
   end
   return {'0', processes}
 end
-if waited then
-  -- It had its place, and somebody was quicker by a moment: it does not go to the end again.
-  return {string.format('%.6f', math.max(wait, interval)), processes}
+local step = high and interval or rest
+if now_or_not then
+  return {string.format('%.6f', math.max(wait, step)), processes}
 end
-local place = math.max(now + math.max(wait, 0), tail + (high and interval or rest))
+if waited then
+  -- It had its place, and somebody was quicker by a moment: it does not go to the end again. Those that are late come
+  -- one after another, or a hundred of them would come at once for each turn.
+  local late = high and 'late_high' or 'late_rest'
+  local again = math.max(now + math.max(wait, step), get(late) + step)
+  set(late, again)
+  return {string.format('%.6f', again - now), processes}
+end
+local place = math.max(now + math.max(wait, 0), tail + step)
 set(queue, place)
 return {string.format('%.6f', math.max(place - now, 0.001)), processes}

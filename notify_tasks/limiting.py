@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +26,13 @@ from notify_tasks.rates import Rate
 KEY: Final = "notify.rate."
 KEPT: Final = 0.2
 """The share of each rate that only the high lane may use."""
-BURST: Final = 1.0
-"""Seconds of its rate that a provider is sent at once after a quiet time."""
+BURST: Final = 0.25
+"""Seconds of its rate that may be taken at once: what the alarm wakes together. Their calls still begin one by one."""
+HEADROOM: Final = 0.04
+"""A rate is a ceiling, for any second as the provider counts it. Calls do not all take the same time to get there, so
+that much less than the rate is used."""
+LONGEST_PACE: Final = 0.5
+"""Seconds that a call may wait for the one before it to have begun."""
 ANSWER_SECONDS: Final = 0.1
 REST_SECONDS: Final = 1.0
 """So long a process goes on by itself after Redis did not answer in time."""
@@ -35,9 +41,25 @@ HIGH: Final = "high"
 _SCRIPT: Final = Path(__file__).with_suffix(".lua").read_text(encoding="utf-8")
 
 
+class Manner(IntEnum):
+    """How a call asks to begin."""
+
+    QUEUE = 0
+    """It takes a place in the queue where it may not."""
+    WAITED = 1
+    """It was given a place before, and its time has come."""
+    AT_ONCE = 2
+    """Now or not at all: it goes another way, and takes no place."""
+
+
+def between(rate: Rate) -> float:
+    """Seconds between two calls."""
+    return rate.interval * (1 + HEADROOM)
+
+
 def spacing(rate: Rate) -> float:
     """Seconds between two places in the queue of the lanes below high."""
-    return rate.interval / (1 - KEPT)
+    return between(rate) / (1 - KEPT)
 
 
 @dataclass(slots=True)
@@ -48,15 +70,16 @@ class _Own:
     tat: float = field(default_factory=time.monotonic)
     tat_rest: float = field(default_factory=time.monotonic)
     tail: float = 0.0
+    late: float = 0.0
 
     def shared(self, processes: int) -> None:
         """Redis answered: so many processes ask, and whoever is alone next begins without a burst."""
         self.processes = processes
         self.tat = self.tat_rest = time.monotonic() + BURST
 
-    def take(self, rate: Rate, *, high: bool) -> float:
+    def take(self, rate: Rate, *, high: bool, manner: Manner) -> float:
         now = time.monotonic()
-        interval = rate.interval * self.processes
+        interval = between(rate) * self.processes
         rest = interval / (1 - KEPT)
         self.tat, self.tat_rest = max(now, self.tat), max(now, self.tat_rest)
         wait = self.tat + interval - now - max(BURST, interval)
@@ -66,6 +89,11 @@ class _Own:
             self.tat += interval
             self.tat_rest += 0.0 if high else rest
             return 0.0
+        if manner is Manner.AT_ONCE:
+            return wait
+        if manner is Manner.WAITED:
+            self.late = max(now + max(wait, interval), self.late + interval)
+            return self.late - now
         self.tail = max(now + wait, self.tail + interval)
         return self.tail - now
 
@@ -102,21 +130,21 @@ class Limiter:
         self._alone_until = float("-inf")
         self._own: dict[str, _Own] = {}
 
-    def take(self, provider: str, rate: Rate, *, lane: str, waited: bool) -> float:
+    def take(self, provider: str, rate: Rate, *, lane: str, manner: Manner) -> float:
         """Ask to begin one call.
 
         Args:
             provider: its configured name.
             rate: as it is configured now.
             lane: high, normal or bulk.
-            waited: it was told to wait for this provider before, and its time has come.
+            manner: what becomes of it where it may not begin.
 
         Returns:
             0.0 for yes, else the seconds to wait.
         """
         high = lane == HIGH
         if time.monotonic() >= self._alone_until:
-            arguments = ["take", f"{rate.interval:.9f}", BURST, KEPT, int(high), int(waited), self._process]
+            arguments = ["take", f"{between(rate):.9f}", BURST, KEPT, int(high), int(manner), self._process]
             try:
                 wait, processes = self._run(provider, arguments)
             except redis.RedisError:
@@ -126,7 +154,22 @@ class Limiter:
                     self._of(provider).shared(max(1, int(processes)))
                 return float(wait)
         with self._lock:
-            return self._of(provider).take(rate, high=high)
+            return self._of(provider).take(rate, high=high, manner=manner)
+
+    def start(self, provider: str, rate: Rate) -> float | None:
+        """Ask when the call may begin that was granted before: others that were granted may be on their way, too.
+
+        Returns:
+            Seconds to wait, a fraction of one; None where too many come at once, and it must be asked for again.
+        """
+        if time.monotonic() < self._alone_until:
+            return 0.0  # a process that is alone has been given its own share, with no burst
+        try:
+            wait = float(self._run(provider, ["start", f"{between(rate):.9f}", LONGEST_PACE]))
+        except redis.RedisError:
+            self._alone_until = time.monotonic() + REST_SECONDS
+            return 0.0
+        return None if wait < 0 else wait
 
     def announce(self, provider: str, rate: Rate | None) -> None:
         """Say what a provider's rate is now: at the start, and after a change of the configuration.
@@ -146,7 +189,7 @@ class Limiter:
         Raises:
             RedisError: Redis does not answer.
         """
-        self._run(provider, ["queue", f"{rate.interval:.9f}", f"{seconds:.6f}"])
+        self._run(provider, ["queue", f"{between(rate):.9f}", f"{seconds:.6f}"])
 
     def close(self) -> None:
         """Let go of the connections."""

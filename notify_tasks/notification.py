@@ -33,6 +33,8 @@ MAX_PAYLOAD_BYTES: Final = 64 * 1024
 MAX_RECIPIENTS: Final = 100
 MAX_MESSAGE_ID: Final = 128
 DEFAULT_TENANT: Final = "default"
+EVERY_TENANT: Final = "*"
+"""Whose is what holds for all tenants, such as a stop said to a number that they share. No tenant is called so."""
 
 
 def uuid7() -> uuid.UUID:
@@ -166,7 +168,7 @@ class Notification:
                 hash=_text(wire, "hash", 64),
                 event_type=_text(wire, "event_type", 200),
                 timestamp=_moment(wire["timestamp"]),
-                tenant=_text(wire, "tenant", 200),
+                tenant=_tenant(wire),
                 to=tuple(_recipient(entry) for entry in to),
                 payload=_object(wire, "payload"),
                 source=_optional_text(wire, "source"),
@@ -191,6 +193,14 @@ def _text(wire: Mapping[str, Any], key: str, longest: int) -> str:
     if not isinstance(value, str) or not value or len(value) > longest:
         raise WireError(f"the envelope's {key!r} is not a text of 1 to {longest} characters")
     return value
+
+
+def _tenant(wire: Mapping[str, Any]) -> str:
+    """Whose it is. `*` is every tenant's name for what holds for all of them, and so nobody's."""
+    tenant = _text(wire, "tenant", 200)
+    if tenant == EVERY_TENANT:
+        raise WireError("the envelope's 'tenant' is '*', which is no tenant's name")
+    return tenant
 
 
 def _optional_text(wire: Mapping[str, Any], key: str) -> str | None:

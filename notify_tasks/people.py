@@ -5,6 +5,7 @@
     people.upsert("user-42", email="ann@example.com", sms="+4915112345678", locale="de", timezone="Europe/Berlin")
     people.upsert("user-42", sms=None)                     # no SMS any more; everything else stays
     people.get("user-42").addresses["email"]               # ("ann@example.com",)
+    people.get("user-42").points[0].verified_at            # what is known of each address
     page = people.find(prefix="user-", channel="push")     # 100 at a time: page.people, page.next
     people.erase("user-42")
 
@@ -22,6 +23,7 @@ from typing import Any, Final, TypedDict, Unpack
 from notify_tasks.errors import InvalidCall, NotHere
 from notify_tasks.notification import DEFAULT_TENANT
 from notify_tasks.recipients import Subscription, meant, safe_name, text
+from notify_tasks.recipients import tenant as whole_tenant
 
 _LIBRARIES: Final = frozenset({"babel", "email_validator", "phonenumbers", "psycopg", "psycopg_pool"})
 
@@ -31,7 +33,7 @@ try:
     from notify_tasks.store import erasing, recipients
     from notify_tasks.store.database import DatabaseAway
     from notify_tasks.store.erasing import Erased
-    from notify_tasks.store.recipients import Page, Person
+    from notify_tasks.store.recipients import ContactPoint, Page, Person
 except ModuleNotFoundError as error:
     if error.name not in _LIBRARIES:
         raise
@@ -40,7 +42,19 @@ except ModuleNotFoundError as error:
         "pip install 'notify-tasks[worker]', or use `notify recipients` where it is"
     ) from None
 
-__all__ = ["DatabaseAway", "Erased", "Fields", "Page", "Person", "close", "erase", "find", "get", "upsert"]
+__all__ = [
+    "ContactPoint",
+    "DatabaseAway",
+    "Erased",
+    "Fields",
+    "Page",
+    "Person",
+    "close",
+    "erase",
+    "find",
+    "get",
+    "upsert",
+]
 
 MAX_ADDRESSES: Final = 20
 """Of one person on one channel: a notification goes to each of them."""
@@ -89,7 +103,8 @@ def upsert(
     """Store a recipient, or change one.
 
     Addresses are checked and stored in their usual form: the domain of an e-mail address in lower case, a phone number
-    in E.164. The addresses given for a channel are all it has from then on.
+    in E.164. The addresses given for a channel are all it has from then on; one that stays keeps what is known of it:
+    that it is verified (`verification`), when the device was seen (`devices`).
 
     Args:
         id: the id that producers use, 1 to 200 characters.
@@ -105,7 +120,7 @@ def upsert(
         DatabaseAway: it cannot be used now.
     """
     about, addresses = _checked(dict(fields))
-    who, whose = text(id, "id"), text(tenant, "tenant")
+    who, whose = text(id, "id"), whole_tenant(tenant)
     return recipients.upsert(
         database(),
         who,
@@ -174,7 +189,8 @@ def erase(
 
     In one transaction: deliveries that wait are cancelled (`recipient_erased`); contact points, in-app messages,
     addresses, and payloads and attachments of notifications to this person alone are gone. Ids, states, times and
-    hashes stay, and suppressed addresses do, because they keep the fleet from writing there again.
+    hashes stay, and suppressed addresses do, because they keep the fleet from writing there again. So do webhook
+    endpoints that are registered or disabled (`endpoints`), which belong to the tenant.
 
     What a worker is sending at this moment is sent; erase again where `being_sent` says so. Calls that are still in
     Redis are planned when they are taken, and store the person again where they bring addresses with the id: let the

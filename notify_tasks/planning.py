@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,6 +17,9 @@ from notify_tasks.notification import Notification, RecipientRef
 from notify_tasks.states import State
 
 INAPP: Final = "inapp"
+NO_ADDRESS: Final = "no_address"
+NOT_VERIFIED: Final = "not_verified"
+COUNTRY_NOT_ALLOWED: Final = "country_not_allowed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Profile:
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     locale: str | None = None
     timezone: str | None = None
+    unverified: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
+    """Pairs of channel and address that the person has not proved to be theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A channel that one recipient does not get, and why: no address, or one that gets it already."""
+    """A channel that one recipient does not get, and why: no address, one that gets it already, one not verified."""
 
     recipient: int
     channel: str
@@ -111,6 +116,7 @@ def plan(
     suppressed: AbstractSet[tuple[str, str]],
     now: datetime,
     refused: Mapping[int, str] = MappingProxyType({}),
+    abroad: Mapping[tuple[str, str], str] = MappingProxyType({}),
 ) -> Plan:
     """Decide.
 
@@ -121,6 +127,7 @@ def plan(
         suppressed: pairs of channel and address that must not be written to.
         now: the instant of the decision, in UTC.
         refused: what is wrong with an address of the call, by its place in `to`: nothing goes to that recipient.
+        abroad: pairs of channel and address whose country is not allowed, with a sentence that says so.
     """
     decisions: list[Decision] = []
     dropped: list[Dropped] = []
@@ -142,11 +149,17 @@ def plan(
             )
             continue
         found = False
+        without: dict[str, str] = {}
         for channel in channels:
-            addresses = _addresses(channel, ref, profile)
-            if not addresses:
-                dropped.append(Dropped(index, channel, "no_address"))
+            addresses, missing = _addresses(channel, ref, profile, event_type)
+            if missing is not None:
+                without[channel] = missing
+                dropped.append(Dropped(index, channel, missing))
             for address in addresses:
+                if (channel, address) in abroad:
+                    without[channel] = abroad[channel, address]
+                    dropped.append(Dropped(index, channel, COUNTRY_NOT_ALLOWED))
+                    continue
                 found = True
                 if (channel, address) in seen:
                     dropped.append(Dropped(index, channel, "same_address"))
@@ -158,19 +171,45 @@ def plan(
                     )
                 )
         if not found:
-            rejections.append(
-                Rejection(index, "no_address", f"the recipient has no address for {', '.join(channels)}")
-            )
+            rejections.append(_unreachable(index, without, abroad.values()))
     return Plan(tuple(decisions), tuple(dropped), tuple(rejections))
 
 
-def _addresses(channel: str, ref: RecipientRef, profile: Profile | None) -> tuple[str, ...]:
-    """An address of the call goes before the stored ones. The in-app inbox belongs to the id itself."""
+def _addresses(
+    channel: str, ref: RecipientRef, profile: Profile | None, event_type: EventType
+) -> tuple[tuple[str, ...], str | None]:
+    """Where a channel's message goes, and why some of it goes nowhere.
+
+    An address of the call goes before the stored ones, and is the producer's word. The in-app inbox belongs to the id
+    itself.
+    """
+    found: tuple[str, ...]
     if channel == INAPP:
-        return (ref.id,) if ref.id is not None else ()
-    if channel in ref.addresses:
-        return (ref.addresses[channel],)
-    return profile.addresses.get(channel, ()) if profile is not None else ()
+        found = (ref.id,) if ref.id is not None else ()
+    elif channel in ref.addresses:
+        found = (ref.addresses[channel],)
+    else:
+        stored = profile.addresses.get(channel, ()) if profile is not None else ()
+        unproved = profile.unverified if profile is not None and event_type.verified_only else frozenset()
+        found = tuple(address for address in stored if (channel, address) not in unproved)
+        if len(found) < len(stored):
+            return found, NOT_VERIFIED
+    return found, None if found else NO_ADDRESS
+
+
+def _unreachable(index: int, without: Mapping[str, str], abroad: Collection[str]) -> Rejection:
+    foreign = [said for said in without.values() if said in abroad]
+    if foreign:
+        return Rejection(index, COUNTRY_NOT_ALLOWED, foreign[0])
+    unverified = [channel for channel, reason in without.items() if reason == NOT_VERIFIED]
+    if unverified:
+        return Rejection(
+            index,
+            NOT_VERIFIED,
+            f"the recipient's address for {', '.join(unverified)} is not verified, and the type goes to verified "
+            "ones alone; verify it, or give it in the call",
+        )
+    return Rejection(index, NO_ADDRESS, f"the recipient has no address for {', '.join(without)}")
 
 
 def _decide(

@@ -10,51 +10,25 @@ import hashlib
 import os
 import re
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from channels.contract import Capability, Inbox, Message, Misconfigured, Prewarmed, Provider
+from channels.contract import Capability, Inbox, Message, Misconfigured, Prewarmed, Provider, Selective
 from channels.loader import load
+from notify_tasks.breaker import Breaker
 from notify_tasks.configuration import secrets
 from notify_tasks.configuration.changes import changes
-from notify_tasks.configuration.model import DEFAULT_TIMEOUT, Configuration, Pool, ProviderSettings
+from notify_tasks.configuration.model import DEFAULT_TIMEOUT, Configuration, Pool, ProviderSettings, Rules
 from notify_tasks.configuration.origins import BadConfiguration, Key, Problem, dotted
 from notify_tasks.configuration.reading import of_document
 from notify_tasks.rates import Rate
 
 LEASE_MARGIN: Final = 30.0
 """Seconds a lease outlives its call's deadline."""
-OPEN_SECONDS: Final = 15.0
-"""How long a breaker leaves a provider out before it is tried again."""
-FAILURES_TO_OPEN: Final = 5
-
+_NO_RULES: Final = Rules()
 _OPTION: Final = re.compile(r"(\w+)(?:\[\d+\])? ")
-
-
-@dataclass(slots=True)
-class Breaker:
-    """Leaves a provider out after failures in a row, or at once when it is misconfigured."""
-
-    failures: int = 0
-    open_until: float = 0.0
-
-    def closed(self) -> bool:
-        """Whether the provider may be called."""
-        return time.monotonic() >= self.open_until
-
-    def success(self) -> None:
-        """A call worked."""
-        self.failures = 0
-        self.open_until = 0.0
-
-    def failure(self, *, at_once: bool = False) -> None:
-        """A call found the provider down or misconfigured."""
-        self.failures += 1
-        if at_once or self.failures >= FAILURES_TO_OPEN:
-            self.open_until = time.monotonic() + OPEN_SECONDS
 
 
 class CannotBuild(Misconfigured):
@@ -198,6 +172,14 @@ class Configured:
         with self._held.in_use() as provider:
             yield provider
 
+    def reaches(self, address: str) -> bool:
+        """Whether it may have this address: most providers cannot say, and one that cannot be built does not."""
+        try:
+            provider = self.provider()
+        except Misconfigured:
+            return True
+        return not isinstance(provider, Selective) or provider.reaches(address)
+
     @property
     def capability(self) -> Capability:
         """What can be learnt of a lost answer; opaque where the provider cannot be built."""
@@ -257,11 +239,13 @@ class Pools:
         """Every provider, whether or not a pool has it, and switched off or not."""
         return list(self._state.providers.values())
 
-    def candidates(self, channel: str, delivery_id: str, *, sandbox: bool = False) -> list[Configured]:
+    def candidates(
+        self, channel: str, delivery_id: str, *, sandbox: bool = False, address: str = ""
+    ) -> list[Configured]:
         """The providers for a delivery: the weighted first choice, then the others in their order.
 
         The choice depends on the delivery alone, so that every worker makes the same one. Those that are switched
-        off are left out.
+        off are left out, and those that do not reach the address, where some do.
         """
         state = self._state
         pool = state.pools.get(channel)
@@ -270,6 +254,8 @@ class Pools:
         if sandbox:
             return state.enabled([pool.sandbox] if pool.sandbox else [])
         members = [(name, weight) for name, weight in pool.members if state.providers[name].enabled]
+        if address and len(members) > 1:
+            members = [it for it in members if state.providers[it[0]].reaches(address)] or members
         names = [name for name, _ in members]
         total = sum(weight for _, weight in members)
         if len(names) > 1 and total > 0:
@@ -281,6 +267,24 @@ class Pools:
                     names.insert(0, name)
                     break
         return [state.providers[name] for name in names]
+
+    def share(self, channel: str, name: str) -> tuple[float, float]:
+        """From where to where, of 0 to 1, a provider's part of its pool's first choices reaches."""
+        pool = self._state.pools.get(channel)
+        members = [(it, weight) for it, weight in pool.members if self.get(it)] if pool is not None else []
+        total = sum(weight for _, weight in members)
+        if total <= 0:
+            return (0.0, 1.0) if members and members[0][0] == name else (0.0, 0.0)
+        low = 0.0
+        for it, weight in members:
+            if it == name:
+                return low, low + weight / total
+            low += weight / total
+        return 0.0, 0.0
+
+    def rules(self, channel: str) -> Rules:
+        """To whom a channel goes, and how often."""
+        return self._state.configuration.rules.get(channel, _NO_RULES)
 
     def of_channels(self, channels: Iterable[str]) -> list[Configured]:
         """Every provider that a process may call which serves these channels."""

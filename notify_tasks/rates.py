@@ -1,4 +1,4 @@
-"""A provider's rate, as configuration writes it: `"50/s"`. Pure."""
+"""Rates as configuration writes them: `"50/s"` of a provider, `"1/min"` of a recipient. Pure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _WORDS: Final = {
     **dict.fromkeys(("d", "day", "days"), "d"),
 }
 _FORM: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:/|per)\s*([A-Za-z]+)\s*")
+MOST_PER_RECIPIENT: Final = 1000
+"""Messages that one limit of a recipient may count: each is remembered for its time."""
 _EXAMPLE: Final = 'Write calls in a unit of time, s, min, h or d: "50/s", "600/min"'
 
 
@@ -70,3 +72,25 @@ class Rate:
     def __str__(self) -> str:
         unit = next(name for name, seconds in _UNITS.items() if seconds == self.seconds)
         return f"{self.count:g}/{unit}"
+
+
+def per_recipient(value: object) -> tuple[Rate, ...]:
+    """Limits of one recipient, each of which must hold.
+
+    Args:
+        value: `["1/min", "5/h", "10/day"]`.
+
+    Raises:
+        ValueError: it is none; the text says what is wrong, and what to write.
+    """
+    if not isinstance(value, list) or not value:
+        raise ValueError('it is no list of limits. Write per_recipient = ["1/min", "5/h", "10/day"]')
+    found = []
+    for each in value:
+        rate = Rate.parse(each)
+        if rate.count != int(rate.count) or rate.count > MOST_PER_RECIPIENT:
+            raise ValueError(
+                f"{each!r} counts no messages. Write a whole number up to {MOST_PER_RECIPIENT} and a unit of time"
+            )
+        found.append(rate)
+    return tuple(found)

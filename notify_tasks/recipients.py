@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias, TypedDict
 from urllib.parse import urlsplit
 
 from notify_tasks.errors import InvalidCall
-from notify_tasks.notification import MAX_RECIPIENTS, RecipientRef, canonical
+from notify_tasks.notification import EVERY_TENANT, MAX_RECIPIENTS, RecipientRef, canonical
 
 
 class Subscription(TypedDict, total=False):
@@ -117,6 +117,18 @@ def text(value: object, field: str, *, longest: int = MAX_TEXT) -> str:
     if not value.isprintable():
         raise InvalidCall(field, "it has a character that cannot be printed", "Leave such characters out")
     return str.__str__(value)  # the plain text of a text-like enumeration
+
+
+def tenant(value: object) -> str:
+    """The name of one tenant: a text, and not `*`, which is every tenant's.
+
+    Raises:
+        InvalidCall: it is not.
+    """
+    name = text(value, "tenant")
+    if name == EVERY_TENANT:
+        raise InvalidCall("tenant", "* is no tenant's name", "Write the name of one tenant")
+    return name
 
 
 def locale(value: object, field: str) -> str:

@@ -6,6 +6,7 @@ row.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -34,6 +35,15 @@ SHORT: Final = 4
 """So many retries are short; then come the long ones."""
 LONG: Final = (120.0, 600.0, 1800.0, 3600.0)
 """Seconds of the later waits; the last one repeats."""
+SCHEDULES: Final[Mapping[str, tuple[float, ...]]] = {
+    "webhook": (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0),
+}
+"""Seconds of every wait, for channels with a schedule of their own; the last one repeats. A webhook's is the one that
+receivers know from others (docs.svix.com/retries): customers mend their servers in hours, not in minutes."""
+AT_LEAST_ONCE: Final = frozenset({"webhook"})
+"""Channels whose receivers are told that a message may come twice, and know it again by its id, however late it is."""
+DEAD: Final = "address_invalid"
+"""Why the address of an `AddressInvalid` is suppressed."""
 LOST_MESSAGE_MARGIN: Final = 90.0
 """Seconds after which the sweep wakes a row whose short retry never came."""
 MISCONFIGURED_WAIT: Final = 60.0
@@ -78,6 +88,7 @@ class Situation:
         on_doubt: `resend` or `hold`.
         other_provider: whether another provider of the pool is ready now.
         alternatives: whether the pool has another provider that was not asked in this run, ready or not.
+        channel: of the delivery; some have waits of their own.
         lifetime: seconds until the delivery expires.
         age: seconds since the first attempt whose outcome is unknown; 0 where there is none.
     """
@@ -91,6 +102,7 @@ class Situation:
     lifetime: float
     age: float = 0.0
     alternatives: bool = False
+    channel: str = ""
 
 
 OUTCOMES: Final[dict[type[ChannelError], str]] = {
@@ -128,18 +140,21 @@ def lost(situation: Situation) -> Verdict:
     return decide(Uncertain("lease_expired"), situation)
 
 
-def key_forgotten(capability: Capability, unknown_age: float) -> bool:
+def key_forgotten(capability: Capability, unknown_age: float, channel: str = "") -> bool:
     """Whether a request of unknown outcome is too old to be repeated under its key, or asked for by it.
 
     Args:
         capability: of the provider that took it.
         unknown_age: seconds since the first attempt whose outcome is unknown; 0 where there is none.
+        channel: of the delivery.
     """
+    if channel in AT_LEAST_ONCE:
+        return False
     return capability is not Capability.OPAQUE and unknown_age > KEY_WINDOW
 
 
 def _forgotten(situation: Situation, delay: float) -> bool:
-    return situation.unknown and key_forgotten(situation.capability, situation.age + delay)
+    return situation.unknown and key_forgotten(situation.capability, situation.age + delay, situation.channel)
 
 
 def _judge(error: ChannelError, situation: Situation) -> Verdict:  # noqa: C901, PLR0911 - one line of the table each
@@ -163,7 +178,7 @@ def _judge(error: ChannelError, situation: Situation) -> Verdict:  # noqa: C901,
         case Refused():
             return Verdict(_end(State.FAILED, situation), error.code)
         case AddressInvalid():
-            return Verdict(_end(State.FAILED, situation), error.code, suppress="address_invalid")
+            return Verdict(_end(State.FAILED, situation), error.code, suppress=DEAD)
         case OptedOut():
             return Verdict(_end(State.SUPPRESSED, situation), error.code, suppress="opted_out")
         case _:
@@ -181,7 +196,7 @@ def _handed_on(error: Unroutable, situation: Situation) -> Verdict:
 def _doubt(situation: Situation, error: ChannelError) -> Verdict:
     knowable = situation.capability is not Capability.OPAQUE
     give_up = (not knowable and situation.on_doubt == HOLD) or situation.attempts >= situation.max_attempts
-    delay = _delay(situation.attempts)
+    delay = _delay(situation)
     if give_up or (delay or 0.0) >= situation.lifetime:
         return Verdict(State.IN_DOUBT, error.code, unknown=True)
     return Verdict(State.RETRYING, error.code, delay, unknown=True)
@@ -190,7 +205,7 @@ def _doubt(situation: Situation, error: ChannelError) -> Verdict:
 def _spent(situation: Situation, reason: str, retry_after: float | None) -> Verdict:
     if situation.attempts >= situation.max_attempts:
         return Verdict(_end(State.FAILED, situation), "retries_spent")
-    wait = _delay(situation.attempts)
+    wait = _delay(situation)
     if retry_after is not None:
         wait = max(_asked(retry_after), wait or 0.0)
     return _wait(situation, reason, wait, counted=True)
@@ -200,8 +215,12 @@ def _asked(retry_after: float) -> float:
     return min(max(retry_after, SHORTEST_RETRY_AFTER), LONGEST_RETRY_AFTER)
 
 
-def _delay(attempts: int) -> float | None:
+def _delay(situation: Situation) -> float | None:
     """Seconds before the retry after so many attempts; None for a short wait, which Celery draws."""
+    attempts = max(situation.attempts, 1)
+    schedule = SCHEDULES.get(situation.channel)
+    if schedule is not None:
+        return schedule[min(attempts, len(schedule)) - 1]
     if attempts <= SHORT:
         return None
     return LONG[min(attempts - SHORT - 1, len(LONG) - 1)]

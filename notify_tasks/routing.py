@@ -16,6 +16,7 @@ SEND_TASK: Final = "notify_tasks.send_notification"
 DELIVER_TASK: Final = "notify_tasks.deliver"
 MARKER_TASK: Final = "notify_tasks.marker"
 SWEEP_TASK: Final = "notify_tasks.sweep"
+RECEIPTS_TASK: Final = "notify_tasks.receipts"
 
 LEDGER_BUCKET_SECONDS: Final = 10
 """The ledger is one Redis hash for each queue and every ten seconds of Redis time."""

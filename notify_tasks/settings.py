@@ -7,6 +7,8 @@ them itself with `configure`, which wins over the environment.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import re
 import threading
@@ -24,10 +26,14 @@ POSTGRES: Final = "postgres"
 
 BROKER_EXAMPLE: Final = "redis://user:password@redis.internal:6379/0"
 DATABASE_EXAMPLE: Final = "postgresql://user:password@db.internal/notify"
+NEW_KEY: Final = "openssl rand -base64 32 | tr '+/' '-_'"
+"""What to type for a new `secret_key`."""
 
 _PREFIX: Final = "NOTIFY_"
 _FILE: Final = "_FILE"
 _LONGEST_CALL: Final = 60.0
+_KEY_BYTES: Final = 32
+_HIDDEN: Final = "***"
 _SECRET_WORDS: Final = re.compile(r"(?i)(\w*(?:password|secret|token)\w*\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)")
 
 
@@ -73,11 +79,20 @@ class Settings:
         None,
         "`dev`, `test`, `prod` or another word: the overlay of the file, `notify.<env>.toml`, which must exist",
     )
+    secret_key: str | None = _setting(
+        None,
+        "the key that secrets of webhook endpoints are stored under: 32 bytes in URL-safe base64, which "
+        f"`{NEW_KEY}` makes. Several, with a space between: the first encrypts, all decrypt",
+    )
+    endpoint_failing: float = _setting(
+        5 * 86400.0, "for how long a webhook endpoint may fail before it is disabled; `1h` or more", SECONDS
+    )
 
     def __repr__(self) -> str:
         shown = {each.name: getattr(self, each.name) for each in fields(self)}
         for name in ("broker_url", "database_url"):
             shown[name] = None if shown[name] is None else without_secrets(shown[name])
+        shown["secret_key"] = None if self.secret_key is None else _HIDDEN
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def need_broker_url(self) -> str:
@@ -89,6 +104,19 @@ class Settings:
         if self.broker_url is None:
             raise NotConfigured(_unset("broker_url", "no broker is set", BROKER_EXAMPLE))
         return self.broker_url
+
+    def need_secret_key(self) -> str:
+        """The keys that secrets are stored under, which must be set.
+
+        Raises:
+            NotConfigured: they are not.
+        """
+        if self.secret_key is None:
+            raise NotConfigured(
+                f"{_variable('secret_key')}: no key is set, and secrets are stored under one. Make one with "
+                f"`{NEW_KEY}`, keep it as you keep passwords, and set it here and at every worker"
+            )
+        return self.secret_key
 
     def need_database_url(self) -> str:
         """The database's URL, which must be set.
@@ -114,6 +142,8 @@ class Fields(TypedDict, total=False):
     intake_notify: bool
     env: str | None
     attachments: str | None
+    secret_key: str | None
+    endpoint_failing: float
 
 
 def get() -> Settings:
@@ -204,7 +234,8 @@ def describe(current: Settings, environment: Mapping[str, str]) -> list[Describe
         if value != getattr(from_environment, each.name):
             source = "the program"
         said = each.metadata
-        found.append(Described(each.name, variable, _described(value), source, said["meaning"], said["unit"]))
+        shown = _HIDDEN if each.name == "secret_key" and value is not None else _described(value)
+        found.append(Described(each.name, variable, shown, source, said["meaning"], said["unit"]))
     return found
 
 
@@ -292,6 +323,30 @@ def _call_timeout(value: object) -> float:
     return seconds
 
 
+def _endpoint_failing(value: object) -> float:
+    seconds = _seconds(value)
+    if seconds < 3600:  # noqa: PLR2004 - an hour
+        raise _Wrong(f"{_shown(value)} is out of range. Write an hour or more, as in 5d")
+    return seconds
+
+
+def _secret_key(value: object) -> str | None:
+    """Checked for form; no error shows any of it."""
+    text = _optional_text(value)
+    if text is None:
+        return None
+    keys = text.replace(",", " ").split()
+    for place, key in enumerate(keys, 1):
+        try:
+            sound = len(base64.b64decode(key.encode(), altchars=b"-_", validate=True)) == _KEY_BYTES
+        except (binascii.Error, ValueError):
+            sound = False
+        if not sound:
+            which = "it" if len(keys) == 1 else f"number {place}"
+            raise _Wrong(f"{which} is not 32 bytes in URL-safe base64. Make a key with `{NEW_KEY}`")
+    return " ".join(keys)
+
+
 def _switch(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -321,6 +376,8 @@ _CHECKS: Final[dict[str, Callable[[object], object]]] = {
     "intake_notify": _switch,
     "env": _env,
     "attachments": _optional_path,
+    "secret_key": _secret_key,
+    "endpoint_failing": _endpoint_failing,
 }
 
 _current: Settings | None = None

@@ -47,6 +47,8 @@ MOVES: Final[dict[State, frozenset[State]]] = {
         {
             State.QUEUED,
             State.SENT,
+            State.DELIVERED,
+            State.UNDELIVERED,
             State.IN_DOUBT,
             State.CANCELLED,
             State.EXPIRED,
@@ -59,6 +61,8 @@ MOVES: Final[dict[State, frozenset[State]]] = {
             State.HELD,
             State.SENDING,
             State.SENT,
+            State.DELIVERED,
+            State.UNDELIVERED,
             State.IN_DOUBT,
             State.FAILED,
             State.CANCELLED,
@@ -73,6 +77,8 @@ MOVES: Final[dict[State, frozenset[State]]] = {
             State.QUEUED,
             State.SENDING,
             State.SENT,
+            State.DELIVERED,
+            State.UNDELIVERED,
             State.IN_DOUBT,
             State.FAILED,
             State.CANCELLED,
@@ -104,7 +110,8 @@ MOVES: Final[dict[State, frozenset[State]]] = {
     State.SUPERSEDED: frozenset(),
 }
 """Every legal move. `held`, `queued` and `retrying` reach `sent` when a late acceptance of an earlier attempt
-stops a resend, and `in_doubt` when they end while such an attempt is unknown."""
+stops a resend, `delivered` and `undelivered` when a receipt tells of one, and `in_doubt` when they end while such an
+attempt is unknown."""
 
 FINAL: Final = frozenset(State) - WAITING - {State.SENDING}
 """The fleet does no more of itself. `sent` and `in_doubt` may still be completed by a late answer or receipt."""

@@ -23,7 +23,7 @@ RESTART_AFTER: Final = 0.3
 RESTART_MOST: Final = 10.0
 YOUNG: Final = 5.0
 PARENT_VARIABLE: Final = "NOTIFY_PARENT"
-"""A process that finds its parent's id here ends with it (see `notify_tasks.celery`)."""
+"""A process that finds its parent's id here ends with it (see `end_with_parent`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,20 @@ def worker_spec(name: str, queues: Sequence[str], *, threads: int = 8, app: str 
         *("--loglevel", "INFO", "--without-gossip", "--without-mingle"),
         app=app,
     )
+
+
+def end_with_parent() -> None:
+    """Started by a supervisor, this process ends when that one does, however it ends."""
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is None or int(parent) != os.getppid():
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="notify-parent", daemon=True).start()
 
 
 @dataclass(slots=True)

@@ -6,10 +6,11 @@
     suppressions.suppress("sms", "+4915112345678", reason="opted_out")
     suppressions.lift("chat", "ops-room")                  # the next notification goes there again
 
-An address gets here when a provider calls it dead (`address_invalid`), when the person said stop (`opted_out`), or by
-`suppress`. It is suppressed on one channel of one tenant, until it is lifted. Needs the extra `[worker]`, whose
-libraries know the usual form of an address, and the setting `database_url`. Each function is one transaction and may be
-run again after an error.
+An address gets here when a provider calls it dead (`address_invalid`), when the person said stop (`opted_out`) or
+called a message spam (`complained`), or by `suppress`. It is suppressed on one channel of one tenant, until it is
+lifted. What a person said to a number that all tenants send from is stored once, for the tenant `*`, and holds for each
+of them. Needs the extra `[worker]`, whose libraries know the usual form of an address, and the setting `database_url`.
+Each function is one transaction and may be run again after an error.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from notify_tasks.errors import InvalidCall, NotHere
-from notify_tasks.notification import DEFAULT_TENANT
+from notify_tasks.notification import DEFAULT_TENANT, EVERY_TENANT
 from notify_tasks.recipients import meant, text
 
 _LIBRARIES: Final = frozenset({"babel", "email_validator", "phonenumbers", "psycopg", "psycopg_pool"})
@@ -66,7 +67,7 @@ def find(
         address: only this one, however it is spelled; needs its channel.
         after: `next` of the page before; None begins. What is stored meanwhile shifts nothing.
         limit: how many at most, up to 1,000.
-        tenant: whose they are.
+        tenant: whose they are; those that hold for every tenant come with them.
 
     Raises:
         InvalidCall: an argument is wrong: which, and what to write.
@@ -86,6 +87,8 @@ def find(
         raise InvalidCall("address", "its usual form depends on its channel", "Name the channel as well")
     usual, refused = _usual(channel, address)
     found = stored.at(database(), channel, usual, tenant=whose)
+    if found is None:
+        found = stored.at(database(), channel, usual, tenant=EVERY_TENANT)
     if found is None and refused is not None:
         raise refused
     return Page((found,) if found and (after is None or found.id < after) else (), None)
@@ -149,7 +152,8 @@ def lift(
         what is lifted; None where the address was not suppressed.
 
     Raises:
-        InvalidCall, NotConfigured, DatabaseAway: as `find`. So is an opt-out without `opted_out`, which stands.
+        InvalidCall, NotConfigured, DatabaseAway: as `find`. So is an opt-out without `opted_out`, which stands, and
+            an address that is suppressed for every tenant, which takes `tenant="*"`.
     """
     _check_channel(channel)
     whose = text(tenant, "tenant")
@@ -162,6 +166,12 @@ def lift(
             "opted_out",
             "the person said stop, and only they can take that back",
             "Once they have asked for messages again, lift it with opted_out=True",
+        )
+    if found is None and whose != EVERY_TENANT and stored.at(database(), channel, usual, tenant=EVERY_TENANT):
+        raise InvalidCall(
+            "tenant",
+            "the address is suppressed for every tenant",
+            "If they have asked all of them for messages again, lift it with tenant='*'",
         )
     return found
 

@@ -21,7 +21,7 @@ from notify_tasks.notification import Notification
 from notify_tasks.parked import Parking
 from notify_tasks.providers import Pools
 from notify_tasks.routing import CHANNELS, LANES, WORK_QUEUES, queue_for
-from notify_tasks.store import intakes, sweeps
+from notify_tasks.store import intakes, receipts, sweeps
 from notify_tasks.store.database import BadRow, Database, DatabaseError
 from notify_tasks.store.sweeps import Passed, Wake
 
@@ -50,6 +50,7 @@ class Swept:
     rewoken_as_lost: int = 0
     intake: int = 0
     parked: int = 0
+    receipts: int = 0
     markers: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -59,12 +60,26 @@ class Swept:
         return said or "nothing to do"
 
 
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """How a sweep publishes what it finds, at best effort: what does not arrive, the next one finds.
+
+    Args:
+        wake: deliveries, on their queues.
+        mark: marker messages `(queue, number)`.
+        receipts: receipts to apply.
+    """
+
+    wake: Callable[[Sequence[Wake]], None]
+    mark: Callable[[Sequence[tuple[str, int]]], None]
+    receipts: Callable[[Sequence[int]], None]
+
+
 class Sweeper:
     """Sweeps.
 
     Args:
-        wake: publishes deliveries on their queues, at best effort.
-        mark: publishes marker messages `(queue, number)`.
+        publish: what it publishes by.
         worker: this process's name.
     """
 
@@ -76,8 +91,7 @@ class Sweeper:
         ledger: Ledger,
         intake: Intake,
         parking: Parking,
-        wake: Callable[[Sequence[Wake]], None],
-        mark: Callable[[Sequence[tuple[str, int]]], None],
+        publish: Publishing,
         worker: str,
     ) -> None:
         self._database = database
@@ -85,8 +99,9 @@ class Sweeper:
         self._ledger = ledger
         self._intake = intake
         self._parking = parking
-        self._wake = wake
-        self._mark = mark
+        self._wake = publish.wake
+        self._mark = publish.mark
+        self._wake_receipts = publish.receipts
         self._worker = worker
 
     def sweep(self) -> Swept:
@@ -102,6 +117,7 @@ class Sweeper:
         self._expire(swept)
         swept.due = self.wake_due()
         self._intake_rows(swept)
+        self._receipts(swept)
         passed = sweeps.passed_markers(self._database)
         self._lost(swept, passed)
         try:
@@ -140,9 +156,12 @@ class Sweeper:
         found = 0
         for _ in range(BATCHES):
             wakes = sweeps.take_due(self._database, limit=BATCH)
+            full = len(wakes) == BATCH
+            if full:  # the high lane does not wait behind what has been due for longer
+                wakes += sweeps.take_due(self._database, limit=BATCH, lane="high")
             found += len(wakes)
             self._wake(wakes)
-            if len(wakes) < BATCH:
+            if not full:
                 break
         return found
 
@@ -151,6 +170,14 @@ class Sweeper:
             taken = self._intake.drain()
             swept.intake += taken
             if not taken:
+                break
+
+    def _receipts(self, swept: Swept) -> None:
+        for _ in range(BATCHES):
+            ids = receipts.take_due(self._database, limit=BATCH)
+            swept.receipts += len(ids)
+            self._wake_receipts(ids)
+            if len(ids) < BATCH:
                 break
 
     def _lost(self, swept: Swept, passed: dict[str, Passed]) -> None:

@@ -19,6 +19,7 @@ from celery import Task
 from celery.exceptions import Reject, TaskPredicate
 
 from channels.contract import ChannelError
+from notify_tasks import receipts as work
 from notify_tasks import retrying
 from notify_tasks.celery import app, away, fleet
 from notify_tasks.errors import WireError
@@ -29,6 +30,7 @@ from notify_tasks.routing import (
     DELIVER_TASK,
     LEDGER_HEADER,
     MARKER_TASK,
+    RECEIPTS_TASK,
     SEND_TASK,
     SWEEP_TASK,
     stage_and_lane,
@@ -160,18 +162,21 @@ def _deliver_several(waiting: Sequence[Waiting], of: int, queue: str) -> str:
     started = time.monotonic()
     done = 0
     failed: list[str] = []
+    holds = fleet().deliverer.holds()
     for it in waiting:
+        holds.write_old()
         if done and time.monotonic() - started > MESSAGE_SECONDS:
             rest = waiting[done:]
             fleet().restamp(
                 [Wake(it.id, it.channel, it.lane, it.message_id, it.event_type) for it in rest], queue
             )
             break
-        outcome = fleet().deliverer.deliver(it)
+        outcome = fleet().deliverer.deliver(it, holds=holds)
         _publish_again(outcome)
         done += 1
         if outcome.state is State.FAILED:
             failed.append(outcome.code or "failed")
+    holds.write()
     if failed:
         raise DeliveryFailed(f"{len(failed)} of {done}: {', '.join(sorted(set(failed)))}")
     return f"{done} of {of} deliveries"
@@ -216,6 +221,18 @@ def marker(queue: str, n: int) -> None:
     """A marker has come through its queue."""
     with put_back_if_away():
         sweeps.marker_ran(fleet().database, queue, n)
+
+
+@app.task(bind=True, base=Shown, name=RECEIPTS_TASK, ignore_result=True)
+def receipts(self: Any, ids: Any = None, *args: Any, **kwargs: Any) -> str:
+    """Apply what providers have reported; each is a row."""
+    if args or kwargs or not isinstance(ids, list) or not all(type(id_) is int for id_ in ids):
+        with put_back_if_away():
+            queue = self.request.delivery_info["routing_key"]
+            _park(self.request, queue, (ids, *args), kwargs, "unreadable_wake_up", "its ids cannot be read")
+        return "parked: unreadable_wake_up"
+    with put_back_if_away():
+        return str(work.apply(fleet().database, ids))
 
 
 @app.task(base=Shown, name=SWEEP_TASK, ignore_result=True)

@@ -120,6 +120,10 @@ class Rooms:
             rooms[str(room)] = Room(clients[origin], target, secret)
         return cls(rooms)
 
+    def reaches(self, address: str) -> bool:
+        """Whether there is a room of this name."""
+        return self._of(address) is not None
+
     def find(self, address: str) -> Room:
         """The room of this name.
 

@@ -139,6 +139,10 @@ class Apprise:
     def __repr__(self) -> str:
         return f"<chat.apprise {self._name!r}>"
 
+    def reaches(self, address: str) -> bool:
+        """Whether it has a room of this name."""
+        return self._url(address) is not None
+
     def send(self, message: Message, deadline: Deadline) -> Accepted:
         """Hand one post over. See `Provider.send`; the module has the table and the limits."""
         lines = lines_of(message)

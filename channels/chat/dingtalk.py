@@ -110,6 +110,10 @@ class DingTalk:
     def __repr__(self) -> str:
         return f"<chat.dingtalk {self._name!r}>"
 
+    def reaches(self, address: str) -> bool:
+        """Whether it has a room of this name."""
+        return self._rooms.reaches(address)
+
     def send(self, message: Message, deadline: Deadline) -> Accepted:
         """Hand one post over. See `Provider.send`; the module has the table."""
         lines = lines_of(message)

@@ -98,6 +98,10 @@ class Feishu:
     def __repr__(self) -> str:
         return f"<chat.feishu {self._name!r}>"
 
+    def reaches(self, address: str) -> bool:
+        """Whether it has a room of this name."""
+        return self._rooms.reaches(address)
+
     def send(self, message: Message, deadline: Deadline) -> Accepted:
         """Hand one post over. See `Provider.send`; the module has the table."""
         rows = [_row(line) for line in lines_of(message)]

@@ -162,6 +162,10 @@ class Slack:
     def __repr__(self) -> str:
         return f"<chat.slack {self._name!r}>"
 
+    def reaches(self, address: str) -> bool:
+        """Whether it has a room of this name; by its token, whether the address can be a conversation's."""
+        return self._way.reaches(address)
+
     def send(self, message: Message, deadline: Deadline) -> Accepted:
         """Hand one post over. See `Provider.send`; the module has the tables."""
         text = mrkdwn(lines_of(message))
@@ -178,6 +182,7 @@ class Slack:
 class _ByHook:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
+        self.reaches = rooms.reaches
         self.close: Callable[[], None] = rooms.close
 
     def send(self, message: Message, post: Mapping[str, Any], deadline: Deadline) -> Accepted:
@@ -193,6 +198,9 @@ class _ByToken:
         self._token = token
         self._client = client
         self.close: Callable[[], None] = client.close
+
+    def reaches(self, address: str) -> bool:
+        return _CONVERSATION.fullmatch(address) is not None
 
     def send(self, message: Message, post: Mapping[str, Any], deadline: Deadline) -> Accepted:
         if not _CONVERSATION.fullmatch(message.address):

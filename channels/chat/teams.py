@@ -88,6 +88,10 @@ class Teams:
     def __repr__(self) -> str:
         return f"<chat.teams {self._name!r}>"
 
+    def reaches(self, address: str) -> bool:
+        """Whether it has a room of this name."""
+        return self._rooms.reaches(address)
+
     def send(self, message: Message, deadline: Deadline) -> Accepted:
         """Hand one post over. See `Provider.send`; the module has the table."""
         body = to_json(_post(lines_of(message)))

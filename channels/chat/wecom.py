@@ -91,6 +91,10 @@ class WeCom:
     def __repr__(self) -> str:
         return f"<chat.wecom {self._name!r}>"
 
+    def reaches(self, address: str) -> bool:
+        """Whether it has a room of this name."""
+        return self._rooms.reaches(address)
+
     def send(self, message: Message, deadline: Deadline) -> Accepted:
         """Hand one post over. See `Provider.send`; the module has the table."""
         text = _text(lines_of(message))

@@ -9,7 +9,7 @@
 | 403 SENDER_ID_MISMATCH | AddressInvalid: the token is another project's |
 | 403 alone, 401 | Misconfigured |
 | 401 THIRD_PARTY_AUTH_ERROR | TryLater: Apple's key at Firebase is wrong; Android's messages still pass |
-| 400 INVALID_ARGUMENT that calls the token invalid, without a field violation | AddressInvalid |
+| 400 INVALID_ARGUMENT that blames `message.token` alone, or in words and no field | AddressInvalid |
 | any other 400 | Refused: the message's fault, and no token's |
 | 429 QUOTA_EXCEEDED | Throttled for as long as Retry-After says, or 60 s |
 | 500 INTERNAL | TryLater, after 10 s or more |
@@ -80,6 +80,7 @@ STATUSES: Final[Mapping[int, Meaning]] = {
     403: (Misconfigured, "the service account may not send for this project; give it the right in Firebase"),
     404: (Misconfigured, "FCM knows no such project; look at the options credentials and project"),
 }
+_TO: Final = "message.token"
 _BAD_TOKEN: Final[Meaning] = (AddressInvalid, "FCM says that the device token is none")
 _QUOTA_SECONDS: Final = 60.0
 """What FCM asks for after a 429 without Retry-After."""
@@ -183,8 +184,9 @@ def judge(answer: Answer) -> ChannelError | None:
 
 
 def _bad_request(answer: Answer, code: str, violations: list[str]) -> ChannelError:
-    """A token is dead only where FCM says so in words: a template's mistake must not cost us every phone."""
-    if not violations and "not a valid fcm registration token" in answer.text().lower():
+    """A token is dead only where FCM blames it alone: a template's mistake must not cost us every phone."""
+    worded = not violations and "not a valid fcm registration token" in answer.text().lower()
+    if worded or set(violations) == {_TO}:
         outcome, detail = _BAD_TOKEN
         return outcome(code or "400", detail)
     fields = ", ".join(each for each in violations if re.fullmatch(r"[A-Za-z0-9_.\[\]]{1,80}", each))

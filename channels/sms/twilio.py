@@ -244,7 +244,9 @@ def _public_url(given: Options, option: str) -> str | None:
         return None
     try:
         origin, _ = split_url(found)
-        sound = (origin.tls or origin.host in {"127.0.0.1", "::1", "localhost"}) and "#" not in found
+        # A name without a dot is one of an inner network, where a sandbox stands in for Twilio.
+        inner = origin.host in {"127.0.0.1", "::1"} or re.fullmatch(r"[a-z0-9-]+", origin.host)
+        sound = bool(origin.tls or inner) and "#" not in found
     except ValueError:
         sound = False
     if not sound:

@@ -101,12 +101,28 @@ def _recipients(commands: Commands) -> None:
         made.add_argument("--yes", action="store_true", help="do not ask")
         tenant(made)
 
+    def verify(inner: Commands) -> None:
+        made = command(
+            inner,
+            "verify",
+            "people:verify",
+            "take a stored address as verified, on your word",
+            """\
+            Types with verified_only = true go to verified addresses alone. Services let people prove an address by a
+            code (`notify_tasks.verification`); this is for those that were proved otherwise.""",
+            "  notify recipients verify user-42 email ann@example.com",
+        )
+        made.add_argument("id", metavar="ID", help="the id that producers use")
+        made.add_argument("channel", metavar="CHANNEL", help="email, sms, push, webpush, webhook or chat")
+        made.add_argument("address", metavar="ADDRESS", help="in any spelling")
+        tenant(made)
+
     group(
         commands,
         "recipients",
-        "store, list and erase the people that notifications go to",
+        "store, list, verify and erase the people that notifications go to",
         "",
-        (add, show, list_, erase),
+        (add, show, list_, verify, erase),
     )
 
 

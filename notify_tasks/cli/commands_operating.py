@@ -15,8 +15,8 @@ def _demo(commands: Commands) -> None:
         "demo:run",
         "run the whole system on this machine and watch it work",
         """\
-        Starts Valkey and PostgreSQL (from wheels, on free ports), a far end that takes the messages, workers, beat
-        and Flower. A producer process sends two dozen notifications, a worker is killed in between, and every
+        Starts Valkey and PostgreSQL (from wheels, on free ports), a far end for every provider, workers, beat, gateway
+        and Flower. A producer process sends notifications over every channel, a worker is killed in between, and every
         notification's timeline is shown. On a terminal everything runs on until Ctrl-C; `notify send` and the other
         commands, typed in the same folder, speak to it meanwhile.
 
@@ -149,23 +149,33 @@ def _sandbox(commands: Commands) -> None:
         "far_end:run",
         "run a far end that takes messages, shows them on a page and misbehaves on demand",
         """\
-        A real SMTP server (STARTTLS, AUTH) and an HTTP far end for the sandbox providers, with a page that shows live
-        what arrives. The page is for developers: it has no password, and listens on this machine alone unless --host
-        says otherwise. With NOTIFY_DATABASE_URL it shows timelines and in-app messages as well. Every request is
-        written to a log, without contents.
+        A real SMTP server (STARTTLS, AUTH), and the APIs of Twilio, SendGrid, Alibaba Cloud, FCM, web push, webhooks
+        and the chat services on one HTTPS port, with a page that shows live what arrives. It prints the variables that
+        notify.dev.toml reads: none of them is a secret. The page is for developers: it has no password, and listens on
+        this machine alone unless --host says otherwise. With NOTIFY_DATABASE_URL it shows timelines and in-app messages
+        as well. Every request is written to a log, without contents.
 
-        An address can ask for trouble: bounce@, reject@, flaky@, throttle@, slow@ and lost@ anything.""",
+        An address can ask for trouble: bounce@, reject@, flaky@, throttle@, slow@ and lost@ anything, latebounce@ for a
+        mail that comes back later. So can a number: +1555SSSxxxx is answered with the status SSS, and +15556NNxxxx is
+        taken and then not delivered. With --hooks, providers report back what became of each message.""",
         """\
           notify sandbox
+          notify sandbox --hooks http://127.0.0.1:8080/hooks      with `notify gateway` beside it
           notify sandbox --smtp-port 1025 --http-port 8026 --page-port 8025""",
     )
     made.add_argument(
-        "--directory", default=f"{DIRECTORY}/sandbox", metavar="DIR", help="log and certificate"
+        "--directory", default=f"{DIRECTORY}/sandbox", metavar="DIR", help="log, certificate, accounts"
     )
     made.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: %(default)s)"
     )
-    for name in ("smtp", "http", "control"):
+    made.add_argument("--name", metavar="HOST", help="by which clients call it (default: the address)")
+    made.add_argument(
+        "--hooks",
+        metavar="URL",
+        help="of the fleet's gateway, which receipts go to: http://127.0.0.1:8080/hooks",
+    )
+    for name in ("smtp", "http", "https", "control"):
         made.add_argument(f"--{name}-port", type=int, default=0, metavar="PORT", help="default: a free one")
     made.add_argument(
         "--page-port", type=int, metavar="PORT", help="default: 8025, or a free one if that is taken"

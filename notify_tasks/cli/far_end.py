@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 from notify_tasks.cli.context import find_fleet
 from notify_tasks.embedded import EmbeddedError
 from notify_tasks.sandbox import sandbox_process
 from notify_tasks.terminal.output import bold, stdout
+
+ENV_NAME: Final = "sandbox.env"
+"""What is printed, as a file for a shell."""
+_GROUPS: Final = (
+    (
+        "where it is; none of what follows is a secret",
+        ("SANDBOX_SMTP_", "SANDBOX_BOUNCE_", "SANDBOX_CA_", "SANDBOX_HTTP_", "SANDBOX_URL"),
+    ),
+    ("email.sendgrid", ("SANDBOX_SENDGRID_",)),
+    ("sms.twilio", ("SANDBOX_TWILIO_",)),
+    ("sms.aliyun", ("SANDBOX_ALIYUN_",)),
+    ("push.fcm", ("SANDBOX_FCM_",)),
+    ("webpush.vapid", ("SANDBOX_VAPID_",)),
+    ("webhook.standard", ("SANDBOX_WEBHOOK_",)),
+    *(
+        (f"chat.{name}", (f"SANDBOX_{name.upper()}_",))
+        for name in ("slack", "teams", "dingtalk", "feishu", "wecom")
+    ),
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -19,9 +40,10 @@ def run(options: argparse.Namespace) -> int:
     directory = Path(options.directory)
     find_fleet()
     given: dict[str, Any] = {
-        f"{name}_port": getattr(options, f"{name}_port") for name in ("smtp", "http", "control")
+        f"{name}_port": getattr(options, f"{name}_port") for name in ("smtp", "http", "https", "control")
     }
     given["host"] = options.host
+    given |= {name: value for name in ("name", "hooks") if (value := getattr(options, name)) is not None}
     if options.page_port is not None:
         given["page_port"] = options.page_port
     signal.signal(signal.SIGTERM, _end)
@@ -30,9 +52,12 @@ def run(options: argparse.Namespace) -> int:
         with sandbox_process(directory, page=True, **given) as sandbox:
             ready = sandbox.ready
             out.say([bold(f"open {ready.page_url}"), " to see what arrives; Ctrl-C ends it"])
-            out.say(f"  SANDBOX_SMTP_URL={ready.smtp_url}")
-            out.say(f"  SANDBOX_CA_FILE={Path(ready.ca_file).absolute()}")
-            out.say(f"  SANDBOX_HTTP_URL={ready.http_url}")
+            lines = list(variables(ready.environment))
+            (directory / ENV_NAME).write_text("\n".join((*lines, "")))
+            for line in lines:
+                out.say(line)
+            out.say()
+            out.say(f"  all      set -a; . {shlex.quote(str((directory / ENV_NAME).absolute()))}; set +a")
             out.say(f"  log      {Path(ready.log_path).absolute()}, one line a request")
             out.say(
                 "  trouble  curl -X PUT "
@@ -47,6 +72,21 @@ def run(options: argparse.Namespace) -> int:
     except RuntimeError as error:
         raise EmbeddedError(str(error)) from None
     return 0
+
+
+def variables(environment: Mapping[str, str]) -> Iterator[str]:
+    """The variables as lines for a shell or an env file, a group for each provider.
+
+    Args:
+        environment: the sandbox's, whose names begin with `SANDBOX_` and their group.
+    """
+    rest = dict(environment)
+    for title, beginnings in _GROUPS:
+        names = [each for each in rest if each.startswith(beginnings)]
+        if names:
+            yield f"# {title}"
+        yield from (f"{name}={shlex.quote(rest.pop(name))}" for name in names)
+    assert not rest, f"give {', '.join(rest)} a group"
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -7,7 +7,13 @@ import sys
 from difflib import get_close_matches
 from typing import Any, Final, NoReturn
 
-from notify_tasks.cli import commands_authoring, commands_operating, commands_sending
+from notify_tasks.cli import (
+    commands_authoring,
+    commands_operating,
+    commands_reaching,
+    commands_receiving,
+    commands_sending,
+)
 from notify_tasks.cli.grammar import PROGRAM, Help, Parser
 
 SUMMARY: Final = """\
@@ -26,10 +32,17 @@ Each command has examples: `notify send --help`.
 """
 
 _IN_ORDER: Final = (
-    *("demo", "send", "status", "cancel", "replay", "recipients", "suppressions", "parked", "templates"),
-    *("config", "providers", "migrate", "doctor", "health", "sandbox"),
+    *("demo", "send", "status", "cancel", "replay", "recipients", "devices", "endpoints", "suppressions"),
+    *("receipts", "parked", "templates"),
+    *("config", "providers", "migrate", "doctor", "health", "gateway", "sandbox"),
 )
-_ADD: Final = {**commands_sending.ADD, **commands_authoring.ADD, **commands_operating.ADD}
+_ADD: Final = {
+    **commands_sending.ADD,
+    **commands_authoring.ADD,
+    **commands_reaching.ADD,
+    **commands_receiving.ADD,
+    **commands_operating.ADD,
+}
 
 
 def build() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""`notify recipients add | show | list | erase`."""
+"""`notify recipients add | show | list | verify | erase`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from notify_tasks import people
+from notify_tasks import people, verification
 from notify_tasks.cli.context import find_fleet
 from notify_tasks.contacts import CHANNELS
 from notify_tasks.errors import InvalidCall
 from notify_tasks.notification import DEFAULT_TENANT
-from notify_tasks.people import Erased, Person
+from notify_tasks.people import ContactPoint, Erased, Person
 from notify_tasks.recipients import meant
 from notify_tasks.store.statuses import shortened
 from notify_tasks.terminal.looks import clock, counted
@@ -79,10 +79,22 @@ def show(options: argparse.Namespace) -> int:
     out = stdout()
     out.say([bold(person.id), dim(f"  changed {clock(person.updated_at)}")])
     rows = [("locale", person.locale or NOTHING), ("timezone", person.timezone or NOTHING)]
-    rows += [(channel, masked(channel, it)) for channel, found in person.addresses.items() for it in found]
-    for name, value in rows:
-        out.say([dim(f"  {name:<9}"), f" {value}"])
+    rows += [(it.channel, masked(it.channel, it.address)) for it in person.points]
+    known = ["", "", *(_known(it) for it in person.points)]
+    for (name, value), more in zip(rows, known, strict=True):
+        out.say([dim(f"  {name:<9}"), f" {value}", dim(f"  {more}" if more else "")])
     return 0
+
+
+def _known(point: ContactPoint) -> str:
+    """What is known of an address besides itself."""
+    told = [
+        "verified" if point.verified_at is not None else "",
+        point.platform or "",
+        point.label or "",
+        f"seen {clock(point.last_seen_at)}" if point.last_seen_at is not None else "",
+    ]
+    return ", ".join(each for each in told if each)
 
 
 def list_(options: argparse.Namespace) -> int:
@@ -109,6 +121,18 @@ def list_(options: argparse.Namespace) -> int:
         )
     if page.next is not None:
         stderr().say([dim(f"there are more: add --after {page.next}")])
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Take an address as verified."""
+    with _fleet():
+        try:
+            since = verification.mark(options.id, options.channel, options.address, tenant=options.tenant)
+        except InvalidCall as error:
+            name = {"recipient_id": "ID"}.get(error.field, error.field.upper())
+            raise InvalidCall(name, error.problem, error.remedy) from None
+    stdout().say(f"that {options.channel} address of {options.id} is verified since {clock(since)}")
     return 0
 
 
@@ -196,6 +220,18 @@ def _plain(person: Person) -> dict[str, Any]:
         "locale": person.locale,
         "timezone": person.timezone,
         "addresses": {channel: list(found) for channel, found in person.addresses.items()},
+        "points": [_plain_point(it) for it in person.points],
         "created_at": person.created_at.isoformat(),
         "updated_at": person.updated_at.isoformat(),
+    }
+
+
+def _plain_point(point: ContactPoint) -> dict[str, Any]:
+    times = {"verified_at": point.verified_at, "last_seen_at": point.last_seen_at}
+    return {
+        "channel": point.channel,
+        "address": point.address,
+        "platform": point.platform,
+        "label": point.label,
+        **{name: None if at is None else at.isoformat() for name, at in times.items()},
     }

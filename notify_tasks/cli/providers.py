@@ -14,21 +14,24 @@ def run(options: argparse.Namespace) -> int:
     if options.markdown:
         stdout().plain(markdown(found))
         return 0
-    rows: list[list[Span | str]] = [[bold(it.name), _capabilities(it), it.summary] for it in found]
-    stdout().table(["use", "a lost answer", "what it is"], rows)
+    rows: list[list[Span | str]] = [
+        [bold(it.name), _capabilities(it), _receipts(it), it.summary] for it in found
+    ]
+    stdout().table(["use", "a lost answer", "receipts", "what it is"], rows)
     out = stdout()
     out.say()
     out.say(
         [dim("idempotent: repeated with one effect; queryable: can be asked; opaque: nothing can be learnt")]
     )
+    out.say([dim("receipts: whether it reports what became of its messages, once its options say how")])
     return 0
 
 
 def markdown(found: tuple[Described, ...]) -> str:
     """The table of the README; the sandboxes share a line."""
-    lines = ["| `use` | what it is | a lost answer |", "|---|---|---|"]
+    lines = ["| `use` | what it is | a lost answer | receipts |", "|---|---|---|---|"]
     lines += [
-        f"| `{it.name}` | {it.summary} | {_capabilities(it)} |"
+        f"| `{it.name}` | {it.summary} | {_capabilities(it)} | {_receipts(it)} |"
         for it in found
         if not it.name.endswith(".sandbox")
     ]
@@ -36,9 +39,13 @@ def markdown(found: tuple[Described, ...]) -> str:
     if sandboxes:
         lines.append(
             "| `<channel>.sandbox` | the sandbox's far end, for every channel | "
-            f"{_capabilities(sandboxes[0])}, by `kind` |"
+            f"{_capabilities(sandboxes[0])}, by `kind` | {_receipts(sandboxes[0])} |"
         )
     return "\n".join(lines)
+
+
+def _receipts(it: Described) -> str:
+    return "yes" if it.receipts else "no"
 
 
 def _capabilities(it: Described) -> str:

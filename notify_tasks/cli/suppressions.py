@@ -12,7 +12,7 @@ from notify_tasks import suppressions
 from notify_tasks.cli.context import find_fleet
 from notify_tasks.cli.people import masked
 from notify_tasks.errors import InvalidCall
-from notify_tasks.notification import DEFAULT_TENANT
+from notify_tasks.notification import DEFAULT_TENANT, EVERY_TENANT
 from notify_tasks.suppressions import OPTED_OUT, Suppression
 from notify_tasks.terminal.looks import clock
 from notify_tasks.terminal.output import dim, stderr, stdout
@@ -27,6 +27,9 @@ def _fleet() -> Iterator[None]:
         if error.field == "opted_out":
             remedy = "Once they have asked for messages again, add --opted-out"
             raise InvalidCall("--opted-out", error.problem, remedy) from None
+        if error.field == "tenant" and "every" in error.problem:
+            remedy = "If they have asked all of them for messages again, add --tenant '*'"
+            raise InvalidCall("--tenant", error.problem, remedy) from None
         raise
     finally:
         suppressions.close()
@@ -47,7 +50,7 @@ def list_(options: argparse.Namespace) -> int:
             stdout().plain(json.dumps(_plain(it), ensure_ascii=False))
     elif page.suppressions:
         rows = [
-            (str(it.id), it.channel, _masked(it), it.reason, it.source, dim(clock(it.created_at)))
+            (str(it.id), it.channel, _masked(it), _why(it), it.source, dim(clock(it.created_at)))
             for it in page.suppressions
         ]
         stdout().table(("number", "channel", "address", "reason", "by", "since"), rows)
@@ -97,6 +100,10 @@ def _masked(it: Suppression) -> str:
         return masked(it.channel, it.address)
     except (ValueError, KeyError, TypeError):  # of another form than today's
         return "…"
+
+
+def _why(it: Suppression) -> str:
+    return f"{it.reason}, for every tenant" if it.tenant == EVERY_TENANT else it.reason
 
 
 def _plain(it: Suppression) -> dict[str, Any]:

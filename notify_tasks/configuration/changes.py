@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from notify_tasks import durations
-from notify_tasks.configuration.model import Configuration, Pool, ProviderSettings
+from notify_tasks.configuration.model import Configuration, Pool, ProviderSettings, Rules
 
 
 def changes(old: Configuration, new: Configuration, *, rotated: Collection[str] = ()) -> list[str]:
@@ -23,6 +23,8 @@ def changes(old: Configuration, new: Configuration, *, rotated: Collection[str] 
             said.append(f"a secret of {name} is another one")
     for channel in sorted({*old.pools, *new.pools}):
         said += _pool(channel, old.pools.get(channel), new.pools.get(channel))
+    for channel in sorted({*old.rules, *new.rules}):
+        said += _rules(channel, old.rules.get(channel, Rules()), new.rules.get(channel, Rules()))
     return said
 
 
@@ -51,6 +53,21 @@ def _pool(channel: str, old: Pool | None, new: Pool | None) -> Iterator[str]:
         yield f"pool of {channel} {_members(old)} -> {_members(new)}"
     if old.sandbox != new.sandbox:
         yield f"sandbox of {channel} {old.sandbox or 'none'} -> {new.sandbox or 'none'}"
+
+
+def _rules(channel: str, old: Rules, new: Rules) -> Iterator[str]:
+    if old.per_recipient != new.per_recipient:
+        yield f"limits of a recipient by {channel} {_limits(old)} -> {_limits(new)}"
+    if old.countries != new.countries:
+        yield f"countries of {channel} {_countries(old)} -> {_countries(new)}"
+
+
+def _limits(rules: Rules) -> str:
+    return ", ".join(map(str, rules.per_recipient)) or "none"
+
+
+def _countries(rules: Rules) -> str:
+    return "all" if rules.countries is None else ", ".join(sorted(rules.countries))
 
 
 def _members(pool: Pool) -> str:

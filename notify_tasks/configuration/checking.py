@@ -24,6 +24,8 @@ REMEDIES: Final[Mapping[tuple[str, ...], str]] = {
     ("channels", "*", "pool"): 'Write pool = ["<a provider>"]',
     ("channels", "*", "pool", "*"): 'Write "<a provider>", or { provider = "<a provider>", weight = 1 }',
     ("channels", "*", "pool", "*", "provider"): 'Write provider = "<a provider>"',
+    ("channels", "*", "per_recipient"): 'Write per_recipient = ["1/min", "5/h", "10/day"]',
+    ("channels", "*", "countries"): 'Write countries = ["DE", "AT"]',
     ("channels", "*", "sandbox"): 'Write sandbox = "<a provider>"',
 }
 _NOT: Final = {
@@ -190,6 +192,9 @@ def _channels(layers: Layers) -> Iterator[Problem]:
             near = nearest(channel, CHANNELS, example="[channels.{}]")
             yield _problem(layers, key, f"{channel!r} is no channel", near)
             continue
+        if "countries" in table and channel != "sms":
+            what = f"{channel} has no phone numbers, and so no countries"
+            yield _problem(layers, (*key, "countries"), what, "Take it out, or write it under [channels.sms]")
         pool = table.get("pool")
         yield from _pool(layers, channel, pool if isinstance(pool, list) else [])
         if isinstance(table.get("sandbox"), str):

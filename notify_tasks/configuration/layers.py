@@ -18,7 +18,7 @@ PREFIX: Final = "NOTIFY_"
 SEPARATOR: Final = "__"
 TABLES: Final[Mapping[str, Sequence[str]]] = {
     "providers": ("use", "timeout", "rate", "enabled"),
-    "channels": ("pool", "sandbox"),
+    "channels": ("pool", "sandbox", "per_recipient", "countries"),
 }
 """The tables of the file, and the keys that every entry of them may have."""
 

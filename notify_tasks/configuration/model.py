@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
-from notify_tasks import durations
+from notify_tasks import countries, durations, rates
 from notify_tasks.configuration.origins import Key, Origin, Problem
 from notify_tasks.rates import Rate
 from notify_tasks.routing import CHANNELS
@@ -34,6 +34,21 @@ def _weight(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValueError(f"{value!r} is no weight. Write a number, 0 or more")
     return float(value)
+
+
+def _countries(value: object) -> frozenset[str]:
+    if not isinstance(value, list) or not value:
+        raise ValueError('it is no list of countries. Write countries = ["DE", "AT"]')
+    for each in value:
+        if each not in countries.KNOWN:
+            meant = str(each).upper()
+            remedy = (
+                f'Write "{meant}"'
+                if meant in countries.KNOWN
+                else 'Write codes of ISO 3166: "DE", "AT", "US"'
+            )
+            raise ValueError(f"{each!r} is no country. {remedy}")
+    return frozenset(value)
 
 
 def _member(value: object) -> object:
@@ -79,6 +94,12 @@ class ChannelForm(_Form):
     )
     sandbox: str | None = Field(
         None, description="the provider of calls with `sandbox=True`; without one they wait"
+    )
+    per_recipient: Annotated[tuple[Rate, ...], PlainValidator(rates.per_recipient)] = Field(
+        (), description='how often one address is written to at most: `["1/min", "5/h", "10/day"]`'
+    )
+    countries: Annotated[frozenset[str] | None, PlainValidator(_countries)] = Field(
+        None, description='of `sms`: the only countries whose numbers are written to: `["DE", "AT"]`'
     )
 
 
@@ -128,6 +149,19 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """To whom a channel goes, and how often.
+
+    Args:
+        per_recipient: how often one address is written to at most; each must hold.
+        countries: the only ones whose numbers are written to; None for all.
+    """
+
+    per_recipient: tuple[Rate, ...] = ()
+    countries: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """A configuration without problems. Secrets are still references.
 
@@ -139,6 +173,7 @@ class Configuration:
         variables: names of the environment's variables that changed something.
         version: names the files' content; the same in every process that reads the same files.
         warnings: what works and may surprise.
+        rules: by channel.
     """
 
     providers: Mapping[str, ProviderSettings]
@@ -148,6 +183,7 @@ class Configuration:
     variables: Sequence[str] = ()
     version: str = ""
     warnings: Sequence[Problem] = ()
+    rules: Mapping[str, Rules] = field(default_factory=dict)
 
     def origin(self, key: Key) -> Origin:
         """Where a key stands, or else the nearest table around it."""

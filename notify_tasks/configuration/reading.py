@@ -9,7 +9,7 @@ from typing import Any
 
 from notify_tasks.configuration import checking, secrets
 from notify_tasks.configuration.layers import Layers, from_environment, read_file
-from notify_tasks.configuration.model import Configuration, Form, Pool, ProviderSettings
+from notify_tasks.configuration.model import Configuration, Form, Pool, ProviderSettings, Rules
 from notify_tasks.configuration.origins import BadConfiguration, Origin, Problem, nearest
 
 VERSION_LENGTH = 12
@@ -87,6 +87,9 @@ def _configuration(layers: Layers, problems: list[Problem], **more: Any) -> Conf
         },
         origins=layers.origins,
         warnings=tuple(checking.warnings(layers, form)),
+        rules={
+            channel: Rules(table.per_recipient, table.countries) for channel, table in form.channels.items()
+        },
         **more,
     )
 

@@ -39,7 +39,7 @@ def _keys() -> Iterator[tuple[str, ...]]:
 
 def _default(field: FieldInfo) -> str:
     value: Any = field.default
-    if field.is_required() or value is None:
+    if field.is_required() or value in (None, ()):
         return "must be there" if field.is_required() else ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

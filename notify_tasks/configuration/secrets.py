@@ -16,7 +16,7 @@ MASK: Final = "***"
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAMES: Final = re.compile(
-    r"password|passwd|passphrase|secret|token|credential|(api|access|account|auth|dkim|private|secret|signing)[_-]?key",
+    r"password|passwd|passphrase|secret|token|credential|(api|access|account|auth|bounce|dkim|private|secret|signing)[_-]?key",
     re.IGNORECASE,
 )
 _PLACES: Final = re.compile(r"[_-](file|path|url)$", re.IGNORECASE)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from notify_tasks.attaching import Attachment
 from notify_tasks.demo.paper import sheet
 from notify_tasks.recipients import Recipient
+from notify_tasks.sandbox.credentials import webpush_subscription
 
 SHIPPED: Final = "order.shipped"
 RESET: Final = "account.password_reset"
@@ -28,12 +29,23 @@ class Person:
     timezone: str
     sms: str
     push: str | None = None
+    browser: bool = False
     chat: str | None = None
 
-    @property
-    def addresses(self) -> dict[str, str]:
-        """By channel. Domains and numbers are those reserved for examples (RFC 2606, Ofcom)."""
-        found = {"email": f"{self.id}@example.com", "sms": self.sms, "push": self.push, "chat": self.chat}
+    def addresses(self, origin: str) -> dict[str, str]:
+        """By channel. Domains and numbers are those reserved for examples (RFC 2606, Ofcom).
+
+        Args:
+            origin: of the far end, where browsers have subscribed.
+        """
+        browser = webpush_subscription(origin, f"browser-of-{self.id}") if self.browser else None
+        found = {
+            "email": f"{self.id}@example.com",
+            "sms": self.sms,
+            "push": self.push,
+            "webpush": browser,
+            "chat": self.chat,
+        }
         return {channel: address for channel, address in found.items() if address is not None}
 
 
@@ -41,9 +53,11 @@ PEOPLE: Final = (
     Person("ana", "Ana Silva", "en-GB", "Europe/London", "+447700900101"),
     Person("jonas", "Jonas Weber", "de-DE", "Europe/Berlin", "+447700900102"),
     Person("lina", "李娜", "zh-Hans-CN", "Asia/Shanghai", "+447700900103"),
-    Person("tom", "Tom Baker", "en-US", "America/New_York", "+447700900104", push="device-of-tom"),
     Person(
-        "mia", "Mia Schäfer", "de-AT", "Europe/Vienna", "+447700900105", push="device-of-mia", chat="@mia"
+        "tom", "Tom Baker", "en-US", "America/New_York", "+447700900104", push="device-of-tom", browser=True
+    ),
+    Person(
+        "mia", "Mia Schäfer", "de-AT", "Europe/Vienna", "+447700900105", push="device-of-mia", chat="finance"
     ),
     Person("wei", "王伟", "zh-Hans-SG", "Asia/Singapore", "+447700900106"),
 )
@@ -84,6 +98,12 @@ class Call:
         return f"{run}-{self.key}"
 
 
+def _ends(channels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """How deliveries end that go well: a mail or an SMS may be reported on, by the provider that took it."""
+    reported = {"email", "sms"}
+    return {it: ("delivered", "sent") if it in reported else ("sent",) for it in channels}
+
+
 def _shipped(
     key: str, to: str | Recipient | list[str], channels: tuple[str, ...] | None = None, **more: Any
 ) -> Call:
@@ -99,14 +119,14 @@ def _shipped(
     }
     if isinstance(to, str) and to in _NAMES:
         payload["customer_name"] = _NAMES[to]
-    more.setdefault("ends", dict.fromkeys(channels or ("email", "inapp", "sms"), ("sent",)))
+    more.setdefault("ends", _ends(channels or ("email", "inapp", "sms")))
     more.setdefault("deliveries", len(more["ends"]))
     return Call(key, SHIPPED, to, payload, channels=channels, **more)
 
 
 def _reset(key: str, to: str | Recipient, **more: Any) -> Call:
     payload = {"reset_url": f"https://shop.example/reset/{key}", "expires_minutes": 10}
-    more.setdefault("ends", {"email": ("sent",)})
+    more.setdefault("ends", _ends(("email",)))
     return Call(key, RESET, to, payload, **more)
 
 
@@ -130,7 +150,7 @@ def _paid(key: str, to: str, **more: Any) -> Call:
         ],
     }
     paper: Attachment = {"name": f"{number}.pdf", "content": sheet(f"Invoice {number}", "Paid: EUR 148.75")}
-    ends = {"email": ("sent",), "inapp": ("sent",)}
+    ends = _ends(("email", "inapp"))
     return Call(key, PAID, to, payload, ends=ends, deliveries=2, attachments=(paper,), **more)
 
 
@@ -142,15 +162,16 @@ def _mentioned(key: str, to: str, channels: tuple[str, ...], **more: Any) -> Cal
         "place": "Winter menu",
         "written_at": "2026-11-23T14:30:00+01:00",
     }
-    ends = dict.fromkeys(channels, ("sent",))
+    ends = _ends(channels)
     return Call(key, MENTIONED, to, payload, ends=ends, deliveries=len(ends), channels=channels, **more)
 
 
-def calls(run: str) -> tuple[Call, ...]:
-    """Two dozen calls.
+def calls(run: str, origin: str) -> tuple[Call, ...]:
+    """What the producer calls for, over every channel.
 
     Args:
         run: a name that no earlier run in this folder had: bad addresses are remembered, so they are new each time.
+        origin: of the far end, where customers have their endpoints.
     """
     mail = ("email",)
     return (
@@ -159,24 +180,27 @@ def calls(run: str) -> tuple[Call, ...]:
         _paid("03", "lina"),
         _shipped("04", "jonas", mail, later=LATER_SECONDS, about=f"at= {LATER_SECONDS} s ahead"),
         _shipped(
-            "05", {"push": f"flaky-{run}"}, ("push",), about="its provider is down for a moment: retried"
+            "05",
+            {"webhook": f"{origin}/webhooks/flaky-{run}"},
+            ("webhook",),
+            about="its endpoint is down for a moment: retried",
         ),
         _shipped(
             "06",
             {"email": f"bounce-{run}@example.com"},
             mail,
-            ends={"email": ("failed",)},
+            ends={"email": ("failed", "undelivered")},  # one relay says so at once, the other one later
             about="a bad address",
         ),
         _shipped("07", "mia", mail, twice=True, about="called twice with one id"),
         _reset("08", "ana"),
         _reset("09", "lina"),
-        _mentioned("10", "tom", ("push",)),
+        _mentioned("10", "tom", ("push", "webpush")),
         _mentioned("11", "mia", ("email", "push", "chat")),
         _shipped("12", "wei", ("sms",)),
         _shipped("13", ["ana", "tom", "wei"], mail, deliveries=3, about="three people in one call"),
-        _shipped("14", {"webhook": "https://shop.example/hooks/orders"}, ("webhook",)),
-        _shipped("15", {"chat": "#warehouse", "locale": "de"}, ("chat",)),
+        _shipped("14", {"webhook": f"{origin}/webhooks/orders"}, ("webhook",)),
+        _shipped("15", {"chat": "warehouse", "locale": "de"}, ("chat",)),
         _paid("16", "jonas", about="with its invoice attached"),
         _mentioned("17", "wei", ("inapp",)),
         _shipped(
@@ -187,11 +211,22 @@ def calls(run: str) -> tuple[Call, ...]:
             "mia",
             act=2,
             priority="normal",
-            ends={"email": ("sent", "in_doubt")},
+            ends={"email": ("delivered", "sent", "in_doubt")},
             about="its type holds what is in doubt",
         ),
         *(
             _shipped(str(20 + n), person, mail, act=2)
             for n, person in enumerate(("tom", "wei", "ana", "jonas", "lina"))
+        ),
+        _shipped(
+            "25",
+            {"email": f"latebounce-{run}@example.com"},
+            mail,
+            ends={"email": ("undelivered",)},
+            about="taken, and bounced later: the bounce comes back to its own return path",
+        ),
+        *(
+            _shipped(str(26 + n), {"chat": room, "locale": "zh-Hans"}, ("chat",))
+            for n, room in enumerate(("hangzhou", "shenzhen", "guangzhou"))
         ),
     )

@@ -1,12 +1,14 @@
 """The demo's producer, a process of its own: `python -m notify_tasks.demo.producer RUN`.
 
-It does what any producer does and knows nothing of the fleet but the broker's URL. An act's number on a line
+It does what any producer does and knows nothing of the fleet but the broker's URL; and the far end's, where the
+demo's customers have their endpoints. An act's number on a line
 of stdin makes it send that act; it says in one line of JSON what became of each call, and ends with its stdin.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from datetime import timedelta
@@ -45,7 +47,7 @@ def send(call: Call, run: str) -> None:
 def main(run: str) -> int:
     """Send act after act."""
     for line in sys.stdin:
-        for call in calls(run):
+        for call in calls(run, os.environ["SANDBOX_URL"]):
             if call.act != int(line):
                 continue
             for _ in range(2 if call.twice else 1):

@@ -1,4 +1,4 @@
-"""The demo's stage: servers, far end, workers, beat and Flower, all on free ports of this machine."""
+"""The demo's stage: servers, far end, workers, beat, gateway and Flower, all on free ports of this machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +28,8 @@ from notify_tasks.terminal.output import Line, bold
 TIMEOUT_SECONDS: Final = 5
 """Of a provider's call; a lease is 30 s longer."""
 THREADS: Final = 8
-FEW_THREADS: Final = 4
-"""Of the worker that is killed: so many mails at most are in its hands."""
+FEW_THREADS: Final = 8
+"""Of the worker that is killed: half as many mails of one provider at most are in its hands."""
 START_WITHIN: Final = 90.0
 LOOK_EVERY: Final = 0.1
 FLOWER_PORT: Final = 5555
@@ -36,44 +37,14 @@ FLOWER_USER: Final = "demo"
 DATABASE_FILE: Final = "database.url"
 """In the far end's folder: its page, which starts together with the database, finds that by it."""
 
-CONFIG: Final = f"""\
-# Written by `notify demo`: every provider is the sandbox's far end on this machine.
+ENVIRONMENT: Final = "dev"
+"""The demo runs on the repository's own configuration for development, in which the sandbox plays every provider."""
+CRASHED: Final = ("SMTP_MAIN", "SENDGRID")
+"""Providers of the worker that is killed: what it has in its hands waits for the end of a lease, so calls are short."""
+GATEWAY_PORT: Final = 8080
 
-[providers.sandbox-mail]
-use = "email.smtp"
-url = "env:SANDBOX_SMTP_URL"
-ca_file = "env:SANDBOX_CA_FILE"
-sender = "Example Shop <hello@shop.example>"
-timeout = {TIMEOUT_SECONDS}
-
-[providers.inbox]
-use = "inapp.store"
-timeout = {TIMEOUT_SECONDS}
-
-[channels.email]
-pool = ["sandbox-mail"]
-
-[channels.inapp]
-pool = ["inbox"]
-"""
-KINDS: Final = {
-    "sms": "idempotent",
-    "push": "opaque",
-    "webpush": "opaque",
-    "webhook": "idempotent",
-    "chat": "queryable",
-}
-"""How the far end treats a repeated key; a real provider of the channel is most often like that."""
-PROVIDER: Final = """
-[providers.sandbox-{channel}]
-use = "{channel}.sandbox"
-url = "env:SANDBOX_HTTP_URL"
-kind = "{kind}"
-timeout = {seconds}
-
-[channels.{channel}]
-pool = ["sandbox-{channel}"]
-"""
+GATEWAY: Final = "import sys; from notify_tasks.cli import main; sys.exit(main())"
+"""`notify`, by this interpreter, wherever its script is."""
 
 # A lane is a queue. One worker has the high lane of every stage, so that nothing can make it wait; normal and
 # bulk share a worker here, to spare a small machine another process.
@@ -123,8 +94,13 @@ class Stage:
         return f"{socket.gethostname()}:{self.supervisor.pid(name)}"
 
 
-def specs(flower: Flower) -> list[Spec]:
-    """Every process to supervise."""
+def specs(flower: Flower, gateway: str) -> list[Spec]:
+    """Every process to supervise.
+
+    Args:
+        flower: where it is to be.
+        gateway: the URL of the door for receipts.
+    """
     everyday = (routing.NORMAL, "bulk")
     high = [routing.queue_for(stage, "high") for stage in routing.STAGES]
     secret = {
@@ -145,6 +121,7 @@ def specs(flower: Flower) -> list[Spec]:
         worker_spec("high", high, threads=THREADS),
         worker_spec("maint", [routing.MAINT_QUEUE, routing.RECEIPTS_QUEUE], threads=2),
         celery_spec("beat", "beat", "--loglevel", "INFO"),
+        Spec("gateway", (sys.executable, "-c", GATEWAY, "gateway", "--port", gateway.rpartition(":")[2])),
         celery_spec("flower", "flower", environment=secret),
     ]
 
@@ -188,10 +165,12 @@ def open_stage(
         stack.enter_context(owned(directory))
         new = own_servers and not (directory / "postgres/data").exists()
         begun = time.monotonic()
-        redis, postgres, sandbox = _servers(stack, directory, own_servers=own_servers)
+        gateway = f"http://127.0.0.1:{_port(GATEWAY_PORT)}"
+        redis, postgres, sandbox = _servers(stack, directory, f"{gateway}/hooks", own_servers=own_servers)
         tell(f"servers: {_shown('Valkey', redis)}, {_shown('PostgreSQL', postgres)}")
         tell(
-            f"far end: SMTP on 127.0.0.1:{sandbox.ready.smtp_port}, HTTP on 127.0.0.1:{sandbox.ready.http_port}"
+            f"far end of every provider: SMTP on 127.0.0.1:{sandbox.ready.smtp_port}, "
+            f"HTTPS on 127.0.0.1:{sandbox.ready.https_port}"
         )
         tell([bold(f"see what arrives: open {sandbox.ready.page_url}")])
         applied = migrate(postgres.url)
@@ -200,13 +179,13 @@ def open_stage(
         stack.callback(_page_file(directory).unlink, missing_ok=True)
         if new:  # making a database is no part of coming up
             begun = time.monotonic()
-        flower = Flower(f"http://127.0.0.1:{_flower_port()}", FLOWER_USER, secrets.token_urlsafe(9))
-        settings = _settings(directory, root, redis, postgres, sandbox)
+        flower = Flower(f"http://127.0.0.1:{_port(FLOWER_PORT)}", FLOWER_USER, secrets.token_urlsafe(9))
+        settings = _settings(root, redis, postgres, sandbox)
         environment = {**_inherited(), **settings, "PYTHONPATH": str(root)}
         logs = directory / "logs"
         _forget(logs)
         supervisor = stack.enter_context(Supervisor(logs, environment, cwd=root, on_restart=on_restart))
-        wanted = specs(flower)
+        wanted = specs(flower, gateway)
         for spec in wanted:
             supervisor.start(spec)
         tell(f"{len(wanted)} processes: {', '.join(spec.name for spec in wanted)}")
@@ -229,13 +208,15 @@ def open_stage(
 # --- servers ------------------------------------------------------------------------------------------
 
 
-def _servers(stack: ExitStack, directory: Path, *, own_servers: bool) -> tuple[Server, Server, Sandbox]:
+def _servers(
+    stack: ExitStack, directory: Path, hooks: str, *, own_servers: bool
+) -> tuple[Server, Server, Sandbox]:
     """Start the three at the same time. Whatever fails, what has started is stopped by the stack."""
     page = _page_file(directory)
     page.unlink(missing_ok=True)  # of a demo that was killed
     environment = {**_inherited(), "NOTIFY_DATABASE_URL_FILE": str(page.absolute())}
     wanted: list[AbstractContextManager[Any]] = [
-        sandbox_process(directory / "sandbox", page=True, environment=environment),
+        sandbox_process(directory / "sandbox", page=True, environment=environment, hooks=hooks),
         postgres_server(directory, use_environment=not own_servers),
         redis_server(directory, use_environment=not own_servers),
     ]
@@ -272,23 +253,15 @@ def _shown(name: str, server: Server) -> str:
     return f"{name} of your environment" if server.port is None else f"{name} on 127.0.0.1:{server.port}"
 
 
-def _settings(
-    directory: Path, root: Path, redis: Server, postgres: Server, sandbox: Sandbox
-) -> dict[str, str]:
-    config = directory / "notify.toml"
-    providers = [
-        PROVIDER.format(channel=channel, kind=kind, seconds=TIMEOUT_SECONDS)
-        for channel, kind in KINDS.items()
-    ]
-    config.write_text(CONFIG + "".join(providers))
+def _settings(root: Path, redis: Server, postgres: Server, sandbox: Sandbox) -> dict[str, str]:
     return {
         "NOTIFY_BROKER_URL": redis.url,
         "NOTIFY_DATABASE_URL": postgres.url,
-        "NOTIFY_CONFIG": str(config.absolute()),
+        "NOTIFY_ENV": ENVIRONMENT,
+        "NOTIFY_CONFIG": str(root / "notify.toml"),
         "NOTIFY_TEMPLATES": str(root / "templates"),
-        "SANDBOX_SMTP_URL": sandbox.smtp_url,
-        "SANDBOX_HTTP_URL": sandbox.http_url,
-        "SANDBOX_CA_FILE": str(sandbox.ca_file.absolute()),
+        **{f"NOTIFY_PROVIDERS__{name}__TIMEOUT": str(TIMEOUT_SECONDS) for name in CRASHED},
+        **sandbox.environment,
     }
 
 
@@ -306,13 +279,13 @@ def _forget(logs: Path) -> None:
         old.unlink()
 
 
-def _flower_port() -> int:
-    for port in (FLOWER_PORT, 0):
+def _port(wished: int) -> int:
+    for port in (wished, 0):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             number: int = probe.getsockname()[1]
             return number
-    raise DemoError("there is no free port for Flower on 127.0.0.1; end what holds them")
+    raise DemoError("there is no free port on 127.0.0.1; end what holds them")
 
 
 # --- coming up ----------------------------------------------------------------------------------------
@@ -334,11 +307,11 @@ def _wait_until_ready(
         time.sleep(LOOK_EVERY)
 
 
-_SIGNS: Final = {"beat": b"beat: Starting...", "flower": b""}
+_SIGNS: Final = {"beat": b"beat: Starting...", "gateway": b"ready: http"}
 
 
 def _is_ready(supervisor: Supervisor, name: str, flower: Flower) -> bool:
-    """Whether a process says so: a worker and beat in their logs, Flower by answering."""
+    """Whether a process says so: most in their logs, Flower by answering."""
     if name == "flower":
         return _answers(flower)
     with suppress(OSError):

@@ -34,6 +34,9 @@ ACT_WITHIN: Final = 30.0
 INTERRUPTED: Final = 130
 """As a shell reports SIGINT."""
 END_WITHIN: Final = 150.0
+REPORTS_WITHIN: Final = 20.0
+REPORTING: Final = frozenset({"twilio", "sendgrid"})
+"""Providers that tell of each message what became of it."""
 
 
 @dataclass(slots=True)
@@ -116,20 +119,23 @@ def _restarted(shown: Display) -> Callable[[str, int], None]:
 def _tell(stage: Stage, shown: Display, output: Output, *, stay: bool) -> int:
     name = f"demo-{secrets.token_hex(2)}"
     requests = stage.sandbox.requests()
-    run_ = Run(name, stage, shown, cast.calls(name), requests[-1].n if requests else 0)
+    origin = stage.sandbox.https_url
+    run_ = Run(name, stage, shown, cast.calls(name, origin), requests[-1].n if requests else 0)
     for person in cast.PEOPLE:
+        addresses = person.addresses(origin)
         recipients.upsert(
-            stage.database, person.id, person.addresses, locale=person.locale, timezone=person.timezone
+            stage.database, person.id, addresses, locale=person.locale, timezone=person.timezone
         )
     shown.happening(
         f"{counted(len(cast.PEOPLE), 'recipient')} stored: {', '.join(it.id for it in cast.PEOPLE)}"
     )
     with producer(stage, run_.name, lambda: _look(run_)) as producing:
-        stage.sandbox.set_mode("push", "429", times=1, retry_after="2")
+        stage.sandbox.set_mode("fcm", "429", times=1, retry_after="2")
         _send(run_, producing, 1)
         _until(run_, lambda: _settled(run_, 1), ACT_WITHIN)
         _kill(run_, producing)
     finished = _until(run_, lambda: _settled(run_), END_WITHIN)
+    _until(run_, lambda: _reported(run_), REPORTS_WITHIN)
     shown.close()
     _timelines(run_, output)
     checks = verdict.judge(_facts(run_))
@@ -224,6 +230,16 @@ def _settled(run_: Run, act: int | None = None) -> bool:
     return True
 
 
+def _reported(run_: Run) -> bool:
+    """Whether everything is reported on that will be."""
+    ends = {call.message_id(run_.name): call.ends for call in run_.calls}
+    return not any(
+        row.state == "sent"
+        and (row.provider in REPORTING or "sent" not in ends[row.message_id].get(row.channel, ()))
+        for row in run_.rows
+    )
+
+
 def awaited(run_: Run) -> str:
     """What the demo waits for, in words."""
     parts = []
@@ -246,6 +262,9 @@ def awaited(run_: Run) -> str:
             left = max((row.due_in or 0.0 for row in rows), default=0.0)
             due = f" ({duration(max(0.0, left))} left)" if state == "held" else ""
             parts.append(text.format(counted(len(rows), "delivery")) + due)
+    reports = [row for row in run_.rows if row.state == "sent" and row.provider in REPORTING]
+    if reports and not parts:
+        parts.append(f"the receipts of {counted(len(reports), 'delivery')}")
     unplanned = sum(
         call.message_id(run_.name) not in {row.message_id for row in run_.rows}
         for call in run_.calls

@@ -14,8 +14,12 @@ from notify_tasks.sandbox import LoggedRequest, effects_by_delivery
 from notify_tasks.store.watching import Seen, Tried
 from notify_tasks.terminal.looks import counted
 
-OPAQUE_CHANNELS: Final = frozenset({"email", "push", "webpush"})
+OPAQUE_CHANNELS: Final = frozenset({"email", "sms", "push", "webpush", "chat"})
 """Their far end cannot be asked what became of a request."""
+UNNAMED: Final = frozenset({"chat"})
+"""Most hooks of chat services repeat no id of ours: their posts are counted."""
+ARRIVED: Final = frozenset({"sent", "delivered", "undelivered"})
+"""States of what a far end took."""
 INBOX: Final = "inapp"
 
 
@@ -59,6 +63,7 @@ def judge(facts: Facts) -> list[Check]:
         _ended(facts),
         _ends(facts),
         *_twice_called(facts, effects),
+        _reports(facts),
         *_later(facts),
         _far_end(facts, effects),
         *_repeated(facts, effects),
@@ -140,14 +145,23 @@ def _later(facts: Facts) -> Iterator[Check]:
             yield Check(good, text)
 
 
+def _reports(facts: Facts) -> Check:
+    """What providers told afterwards."""
+    told = Counter(row.state for row in facts.rows if row.state in {"delivered", "undelivered"})
+    late = [row for row in facts.rows if row.state == "undelivered"]
+    why = ", ".join(f"{row.message_id} ({row.reason or row.code})" for row in late)
+    text = f"receipts: {counted(told['delivered'], 'delivery')} confirmed"
+    return Check(bool(told["delivered"]), text + (f"; not arrived after all: {why}" if late else ""))
+
+
 def _far_end(facts: Facts, effects: Counter[str]) -> Check:
     wrong = []
-    for row in facts.rows:
+    for row in (it for it in facts.rows if it.channel not in UNNAMED):
         count = effects[str(row.id)]
         tried = facts.tried.get(str(row.id))
         if row.channel == INBOX and row.state == "sent" and not (tried and tried.in_inbox):
             wrong.append(f"{row.message_id} is not in the inbox")
-        elif row.channel != INBOX and row.state == "sent" and count == 0:
+        elif row.channel != INBOX and row.state in ARRIVED and count == 0:
             wrong.append(f"{row.message_id} over {row.channel} is missing")
         elif row.state in {"failed", "rejected"} and count:
             wrong.append(f"{row.message_id} over {row.channel} is {row.state}, yet arrived")
@@ -156,14 +170,18 @@ def _far_end(facts: Facts, effects: Counter[str]) -> Check:
             wrong.append(f"{row.message_id} over {row.channel} arrived {count} times")
     strangers = sorted(set(effects) - set(facts.known))
     wrong += [f"a message of the unknown delivery {it}" for it in strangers]
-    wrong += [
-        "a message without a delivery's id" for it in facts.requests if it.accepted and not it.delivery_id
-    ]
+    unnamed = [it for it in facts.requests if it.accepted and not it.delivery_id]
+    wrong += ["a message without a delivery's id" for it in unnamed if it.channel not in UNNAMED]
+    posts = sum(it.accepted and it.channel in UNNAMED for it in facts.requests)
+    ours = {str(row.id) for row in facts.rows}
+    sent = sum(row.channel in UNNAMED and row.state in ARRIVED for row in facts.rows)
+    if posts != sent:
+        wrong.append(f"{counted(posts, 'chat post')} for {counted(sent, 'delivery')}")
     if wrong:
         return Check(good=False, text=f"at the far end: {'; '.join(wrong)}")
-    ours = {str(row.id) for row in facts.rows}
-    total = sum(count for id_, count in effects.items() if id_ in ours)
-    mails = sum(it.accepted and it.protocol == "smtp" and it.delivery_id in ours for it in facts.requests)
+    named = [it for it in facts.requests if it.accepted and it.channel not in UNNAMED]
+    total = posts + sum(it.delivery_id in ours for it in named)
+    mails = sum(it.accepted and it.channel == "email" and it.delivery_id in ours for it in facts.requests)
     text = f"the far end took {counted(total, 'message')}, {mails} of them mails: none missing, none unknown"
     return Check(good=True, text=text)
 

@@ -49,6 +49,7 @@ class Row:
     again: bool
     attachments: int
     unread: bool
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,7 @@ class Shelf:
             again=arrival.again,
             attachments=reading.attachments,
             unread=arrival.id not in self._opened,
+            provider=reading.provider,
         )
 
     def rows(

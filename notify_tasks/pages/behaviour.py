@@ -6,9 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
+from notify_tasks.pages.wired import PROVIDERS
 from notify_tasks.sandbox.log import LoggedRequest
-from notify_tasks.sandbox.modes import HTTP_MODES, REFUSE, SMTP, SMTP_MODES, Mode
+from notify_tasks.sandbox.modes import REFUSE, SMTP, Mode, modes_of
 from notify_tasks.sandbox.server import SandboxServer
+from notify_tasks.sandbox.wires.finding import wires
 
 SLOW_SECONDS: Final = 3.0
 NAMES: Final = {
@@ -21,7 +23,7 @@ NAMES: Final = {
     "email": "Mail (HTTP)",
     "inapp": "In-app (HTTP)",
 }
-"""Targets in the order in which a page shows them."""
+"""Targets that are no provider's, in the order in which a page shows them; each channel's providers follow it."""
 USUAL: Final = tuple(name for name in NAMES if name not in {"email", "inapp"})
 """The two others are shown where something was sent to them, or when they misbehave."""
 _SMTP: Final = ("ok", "slow", "421", "450", REFUSE, "drop_after_dot")
@@ -52,6 +54,8 @@ class Target:
     """One target as it behaves now.
 
     Args:
+        channel: whose picture stands beside it.
+        provider: it is one provider's API, and stands below its channel.
         mode: its name; `ok` where it is well again.
         times: how often it will still be played; None for always.
         choices: the usual modes.
@@ -62,6 +66,8 @@ class Target:
 
     name: str
     label: str
+    channel: str
+    provider: bool
     mode: str
     word: str
     means: str
@@ -90,9 +96,10 @@ class Behaviour:
 
     def count(self, request: LoggedRequest) -> None:
         """Count a request that the far end has logged."""
-        if request.action == "find":
+        if request.action in {"find", "side"}:
             return
-        target = SMTP if request.protocol == "smtp" else request.channel or ""
+        own = request.protocol == SMTP or request.protocol in wires()
+        target = request.protocol if own else request.channel or ""
         if request.accepted:
             self.taken[target] += 1
         elif not request.duplicate_of_key:
@@ -100,15 +107,19 @@ class Behaviour:
 
     def targets(self) -> list[Target]:
         """Every target that is of interest."""
+        now = self._server.modes.now()
         found = []
-        for name, mode in ((each, self._server.modes.now()[each]) for each in NAMES):
-            if name in USUAL or not mode.well or self.taken[name] or self.refused[name]:
+        for name in _in_order():
+            mode = now[name]
+            shown = name in USUAL or name in wires()
+            if shown or not mode.well or self.taken[name] or self.refused[name]:
                 found.append(self._target(name, mode))
         return found
 
     def _target(self, name: str, mode: Mode) -> Target:
         played = "ok" if mode.well else mode.name
-        usual, known = (_SMTP, SMTP_MODES) if name == SMTP else (_HTTP, HTTP_MODES)
+        known = modes_of(name)
+        usual = _SMTP if name == SMTP else _HTTP
         names = [
             *usual,
             *(each for each in (*known, *(() if name == SMTP else _MORE_STATUSES)) if each not in usual),
@@ -119,7 +130,9 @@ class Behaviour:
         word = _WORDS.get(played, played.replace("_", " "))
         return Target(
             name=name,
-            label=NAMES[name],
+            label=NAMES.get(name) or PROVIDERS.get(name, name),
+            channel=name if name in NAMES else wires()[name].channel,
+            provider=name not in NAMES,
             mode=played,
             word=word,
             means=_means(name, played),
@@ -129,6 +142,16 @@ class Behaviour:
             taken=self.taken[name],
             refused=self.refused[name],
         )
+
+
+def _in_order() -> list[str]:
+    """Every target: each channel, and the providers that carry it."""
+    names: list[str] = []
+    for name in NAMES:
+        names.append(name)
+        channel = "email" if name == SMTP else name
+        names += [it.name for it in wires().values() if it.channel == channel]
+    return list(dict.fromkeys(names))
 
 
 def mode_of(choice: str, *, once: bool) -> dict[str, Any]:
@@ -149,5 +172,5 @@ def mode_of(choice: str, *, once: bool) -> dict[str, Any]:
 
 
 def _means(target: str, mode: str) -> str:
-    means = (SMTP_MODES if target == SMTP else HTTP_MODES).get(mode) or _MEANT.get(mode) or f"answers {mode}"
+    means = modes_of(target).get(mode) or _MEANT.get(mode) or f"answers {mode}"
     return means.replace("`delay` seconds later (1 s if not given)", f"{SLOW_SECONDS:g} s later")

@@ -23,9 +23,9 @@ class Arrival:
         id: of the effect (`sms-12`); an in-app message's is `inapp-` and its delivery.
         at: when it came, UTC.
         channel: `email`, `sms` and so on.
-        protocol: `smtp`, `http`, or `database` for what never crosses the wire.
+        protocol: `smtp`, `http`, the wire that took it (`twilio`), or `database` for what never crosses one.
         to: the recipient's address, or a person's id where the channel has no addresses.
-        raw: as it came: the mail, or the body of the request.
+        raw: as it came: the mail, or the body of the request; opened, where it came encrypted or not in the body.
         headers: of the HTTP request; a mail has its own in `raw`.
         delivery_id: the fleet's, where the sender told it.
         code: what was answered; None where the sender got no answer.

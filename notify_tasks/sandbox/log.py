@@ -29,11 +29,12 @@ class Incoming:
     """One request as it came, before it is judged."""
 
     protocol: str
-    """`http` or `smtp`."""
+    """`smtp`, `http`, or the name of the wire that took it: `twilio`."""
     action: str
-    """`send`, `find` (has the provider taken this key?), `auth` (a failed SMTP login) or `invalid`."""
+    """`send`, `find` (has the provider taken this key?), `side` (a provider's token endpoint), `auth` (a failed SMTP
+    login) or `invalid`."""
     connection: int
-    """The serial number of the connection, over both protocols."""
+    """The serial number of the connection, over all protocols."""
     channel: str | None = None
     kind: str | None = None
     delivery_id: str | None = None
@@ -142,13 +143,21 @@ class Effects:
         """The id of the first effect with this request's key, if there was one."""
         return self._ids.get(incoming.identity) if incoming.identity else None
 
-    def record(self, incoming: Incoming, *, accept: bool, code: str | None, mode: str) -> LoggedRequest:
+    def record(
+        self,
+        incoming: Incoming,
+        *,
+        accept: bool,
+        code: str | Callable[[LoggedRequest], str | None] | None,
+        mode: str,
+    ) -> LoggedRequest:
         """Log a request, and give it its effect if `accept`. Returns when the line is with the kernel.
 
         Args:
             incoming: the request.
             accept: the far end takes it; an idempotent one still gives a repeated key no second effect.
-            code: the status or reply that follows, None where none will.
+            code: the status or reply that follows, None where none will; or what says it, given the request as it
+                will be logged.
             mode: the mode that is played.
         """
         self._n += 1
@@ -165,9 +174,11 @@ class Effects:
             accepted=new is not None,
             duplicate_of_key=earlier is not None and incoming.action == "send",
             id=earlier if repeated else new,
-            code=code,
+            code=None if callable(code) else code,
             mode=mode,
         )
+        if callable(code):
+            request = dataclasses.replace(request, code=code(request))
         self._append(request)
         self.watch(request)
         return request

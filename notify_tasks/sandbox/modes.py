@@ -1,6 +1,7 @@
 """How the far end can be told to behave: one mode for each target, and addresses that carry their own.
 
-A target is `smtp` or a channel of the HTTP far end. A mode has
+A target is `smtp`, a channel of the HTTP far end, or a wire: a provider's API (`twilio`). `webhook` and `webpush`
+are both. A mode has
 
 * `rate`: the share of requests it is played to, drawn from a seeded generator of the target's own;
 * `times`: how often it is played before the target is well again;
@@ -16,31 +17,34 @@ import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from notify_tasks.routing import CHANNELS
+from notify_tasks.sandbox.wires.finding import wires
 
 SMTP: Final = "smtp"
-TARGETS: Final = (SMTP, *CHANNELS)
 REFUSE: Final = "refuse"
+BAD_CERTIFICATE: Final = "bad_certificate"
 
 _BOTH: Final = {
     "ok": "takes the message",
     "slow": "takes the message, answers `delay` seconds later (1 s if not given)",
-    REFUSE: "the port is closed: connection refused. For one HTTP channel it closes the port of all of them",
+    REFUSE: "the port is closed: connection refused. For one HTTP target it closes the ports of all of them",
 }
 HTTP_MODES: Final = _BOTH | {
     "accept_then_reset": "takes the message, then resets the connection",
     "accept_then_hang": "takes the message, never answers",
     "hang_before_accept": "reads the request, never takes or answers it",
     "drip": "takes the message, answers one byte every `delay` seconds (1 s if not given)",
-    "garbage_json": "takes the message, answers 202 with a body that is not JSON",
-    "no_id": "takes the message, answers 202 without an id",
-    "truncated": "takes the message, ends its 202 in the middle of the body",
-    "wrong_length": "takes the message, answers 202 with a Content-Length that is too small",
-    "big_body": "takes the message, answers 202 with 10 MB",
-    "gzip_bomb": "takes the message, answers 202 with 64 kB that unpack to 64 MB",
+    "garbage_json": "takes the message, says yes with a body that is not JSON",
+    "no_id": "takes the message, says yes without an id",
+    "truncated": "takes the message, ends its yes in the middle of the body",
+    "wrong_length": "takes the message, says yes with a Content-Length that is too small",
+    "big_body": "takes the message, says yes with 10 MB",
+    "gzip_bomb": "takes the message, says yes with 64 kB that unpack to 64 MB",
     "redirect": "307 to another path of this server, which logs whoever follows",
+    BAD_CERTIFICATE: "the HTTPS port, that of all of them, shows a certificate that ca.pem did not sign",
 }
 SMTP_MODES: Final = _BOTH | {
     "421": "421 4.7.0 to MAIL, then closes",
@@ -51,9 +55,10 @@ SMTP_MODES: Final = _BOTH | {
     "drop_before_data": "closes at DATA, before its 354",
     "drop_after_dot": "takes the message, closes without a reply",
     "hang_after_dot": "takes the message, never replies",
-    "bad_certificate": "offers a certificate that ca.pem did not sign",
+    BAD_CERTIFICATE: "offers a certificate that ca.pem did not sign",
 }
-_SMTP_MOMENTS: Final = {"535": "auth", "bad_certificate": "connect"}
+_SMTP_MOMENTS: Final = {"535": "auth", BAD_CERTIFICATE: "connect"}
+_OF_PORTS: Final = frozenset({REFUSE, BAD_CERTIFICATE})
 _FIND_MODES: Final = frozenset(
     {"ok", "slow", "drip", "redirect", "accept_then_reset", "accept_then_hang", "hang_before_accept"}
 )
@@ -68,7 +73,21 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {  # word: (on SMTP, on HTTP)
     "slow": ("slow", "slow"),
     "lost": ("drop_after_dot", "accept_then_reset"),
 }
-_NUMBER: Final = re.compile(r"\+1555([3-5][0-9]{2})[0-9]{4}")
+# Aliyun, which writes no plus, takes eleven digits for a Chinese number.
+_NUMBER: Final = re.compile(r"\+(?:86)?1555([3-5][0-9]{2})[0-9]{4}")
+
+
+def targets() -> tuple[str, ...]:
+    """Everything that has a mode: SMTP, the channels, the wires."""
+    return tuple(dict.fromkeys((SMTP, *CHANNELS, *wires())))
+
+
+def modes_of(target: str) -> Mapping[str, str]:
+    """The modes of a target that have a name, and what they do."""
+    if target == SMTP:
+        return SMTP_MODES
+    wire = wires().get(target)
+    return HTTP_MODES if wire is None else {**HTTP_MODES, **wire.modes}
 
 
 class ModeError(ValueError):
@@ -96,8 +115,14 @@ class Mode:
         """The HTTP status, for a mode that is one."""
         return int(self.name) if _STATUS.fullmatch(self.name) else None
 
+    @property
+    def of_wire(self) -> bool:
+        """A wire plays it: a no in the provider's own words."""
+        return self.status is None and self.name not in HTTP_MODES
+
 
 OK: Final = Mode()
+_NO_WORDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def parse_mode(target: str, values: object) -> Mode:
@@ -106,8 +131,8 @@ def parse_mode(target: str, values: object) -> Mode:
     Raises:
         ModeError: the target, a field or a value is wrong.
     """
-    if target not in TARGETS:
-        raise ModeError(f"there is no target {target!r}; it may be {', '.join(TARGETS)}")
+    if target not in targets():
+        raise ModeError(f"there is no target {target!r}; it may be {', '.join(targets())}")
     if not isinstance(values, dict):
         raise ModeError('the mode is not an object; send {"mode": "429", "retry_after": 2}')
     known = {"mode", "rate", "times", "delay", "retry_after", "on"}
@@ -127,13 +152,15 @@ def parse_mode(target: str, values: object) -> Mode:
         raise ModeError(
             f"{mode.name} cannot be played on find; choose {', '.join(sorted(_FIND_MODES))} or a status"
         )
-    if mode.name == REFUSE and (mode.times is not None or mode.rate != 1.0):
-        raise ModeError("refuse closes the port for everybody: set it without rate and times")
+    of_port = mode.name == REFUSE or (mode.name == BAD_CERTIFICATE and target != SMTP)
+    if of_port and (mode.times is not None or mode.rate != 1.0):
+        done = "closes" if mode.name == REFUSE else "changes"
+        raise ModeError(f"{mode.name} {done} the port for everybody: set it without rate and times")
     return dataclasses.replace(mode, on=_SMTP_MOMENTS.get(mode.name, "send")) if target == SMTP else mode
 
 
 def _name(target: str, name: object) -> str:
-    known = SMTP_MODES if target == SMTP else HTTP_MODES
+    known = modes_of(target)
     statuses = "" if target == SMTP else ", or a status from 300 to 599"
     if isinstance(name, str) and (name in known or (target != SMTP and _STATUS.fullmatch(name))):
         return name
@@ -157,9 +184,10 @@ class Modes:
     """
 
     def __init__(self, seed: int) -> None:
-        self._draws = {target: random.Random(f"{seed}/{target}") for target in TARGETS}  # noqa: S311 - not a secret
-        self._modes: dict[str, Mode] = dict.fromkeys(TARGETS, OK)
+        self._draws = {target: random.Random(f"{seed}/{target}") for target in targets()}  # noqa: S311 - not a secret
+        self._modes: dict[str, Mode] = dict.fromkeys(targets(), OK)
         self._seen: set[str] = set()
+        self._remembered: dict[tuple[str, str], str] = {}
         self.watch: Callable[[], None] = lambda: None
         """Called after each change, also when the `times` of a mode are used up."""
 
@@ -168,10 +196,18 @@ class Modes:
         self.watch()
 
     def clear(self, target: str | None = None) -> None:
-        """Make one target well again, or all."""
-        for each in TARGETS if target is None else (target,):
+        """Make one target well again, or all. Its people take their stops back, too."""
+        cleared = targets() if target is None else (target,)
+        for each in cleared:
             self._modes[each] = OK
+        self._remembered = {key: mode for key, mode in self._remembered.items() if key[0] not in cleared}
         self.watch()
+
+    def remember(self, target: str, address: str, mode: str | None) -> None:
+        """Play a mode to one address from now on, whatever the target's is; None to forget it."""
+        self._remembered.pop((target, address), None)
+        if mode is not None:
+            self._remembered[target, address] = mode
 
     def now(self) -> dict[str, Mode]:
         return dict(self._modes)
@@ -180,10 +216,15 @@ class Modes:
         """Whether one of these targets has its port closed."""
         return any(self._modes[target].name == REFUSE for target in targets)
 
+    def shows_wrong_certificate(self) -> bool:
+        """Whether one of the HTTP targets wants that."""
+        return any(mode.name == BAD_CERTIFICATE for target, mode in self._modes.items() if target != SMTP)
+
     def draw(self, target: str, moment: str = "send") -> Mode:
         """The mode that the next request of this target meets, which counts as one of its `times`."""
         mode = self._modes[target]
-        if mode.on != moment or mode.name in {"ok", REFUSE} or mode.times == 0:
+        ports = _OF_PORTS if target != SMTP else {REFUSE}
+        if mode.on != moment or mode.name in {"ok", *ports} or mode.times == 0:
             return OK
         if mode.rate < 1.0 and self._draws[target].random() >= mode.rate:
             return OK
@@ -192,23 +233,34 @@ class Modes:
             self.watch()
         return mode
 
-    def of_address(self, target: str, address: str) -> Mode | None:
+    def of_address(self, target: str, address: str, words: Mapping[str, str] = _NO_WORDS) -> Mode | None:
         """The mode that an address asks for by itself, if it does.
 
         `bounce@example.com`, `bounce-7@example.com`, `https://example.com/hooks/bounce` and `bounce-device`
         are dead addresses; `reject`, `flaky` (refused the first time, well from then on), `throttle`, `slow`
         and `lost` work alike. A number `+1555SSSxxxx` is answered with the status `SSS`: 555 is no
         area code.
+
+        Args:
+            target: where it was sent to.
+            address: whom to.
+            words: what a wire makes of them: see `wires.wire.Wire`.
         """
-        if target != SMTP and (number := _NUMBER.fullmatch(address)):
-            return Mode(number[1])
+        if remembered := self._remembered.get((target, address)):
+            return Mode(remembered)
         segment = address.rstrip("/").rpartition("/")[2].partition("@")[0]
         word = re.split(r"[^a-z]", segment, maxsplit=1)[0]
-        if word not in _WORDS:
+        if target != SMTP and (number := _NUMBER.fullmatch(address)):
+            name = number[1]
+        else:
+            name = _WORDS.get(word, ("", ""))[0 if target == SMTP else 1]
+        name = words.get(address) or words.get(word) or words.get(name, name)
+        if name in {"", "ok"} or (word == "flaky" and not self._first(target, address)):
             return None
-        if word == "flaky":
-            if f"{target} {address}" in self._seen:
-                return None
-            self._seen.add(f"{target} {address}")
-        name = _WORDS[word][0 if target == SMTP else 1]
-        return Mode(name, retry_after="1" if name in {"429", "503"} else None)
+        return Mode(name, retry_after="1" if word and name in {"429", "503"} else None)
+
+    def _first(self, target: str, address: str) -> bool:
+        """Whether this address was not seen before."""
+        known = f"{target} {address}" in self._seen
+        self._seen.add(f"{target} {address}")
+        return not known

@@ -35,6 +35,8 @@ class Sandbox:
         self.ready = ready
         self.smtp_url = ready.smtp_url
         self.http_url = ready.http_url
+        self.https_url = ready.https_url
+        self.environment = dict(ready.environment)
         self.ca_file = Path(ready.ca_file)
         self.log_path = Path(ready.log_path)
         self.pid = ready.pid
@@ -44,22 +46,57 @@ class Sandbox:
         """Tell a target how to behave, until it is told otherwise.
 
         Args:
-            target: `smtp` or a channel.
-            mode: one of `modes.HTTP_MODES` or `modes.SMTP_MODES`, or a status.
+            target: `smtp`, a channel, or a wire (`twilio`).
+            mode: one of `modes.HTTP_MODES`, `modes.SMTP_MODES` or the wire's own, or a status.
             values: `rate`, `times`, `delay`, `retry_after`, `on`: see `notify_tasks.sandbox.modes`.
 
         Raises:
             ValueError: there is no such target, mode or value; the text tells the right ones.
         """
-        self._control("PUT", f"/{target}", {"mode": mode, **values})
+        self._control("PUT", f"/modes/{target}", {"mode": mode, **values})
 
     def modes(self) -> dict[str, dict[str, Any]]:
         """Every target's mode."""
-        return self._control("GET")
+        return self._control("GET", "/modes")
 
     def clear_modes(self, target: str | None = None) -> None:
         """Make one target well again, or all."""
-        self._control("DELETE", "" if target is None else f"/{target}")
+        self._control("DELETE", "/modes" if target is None else f"/modes/{target}")
+
+    def plan_receipts(self, target: str, **values: str | float | None) -> None:
+        """Tell a target how to report back; what is not named stays as it is.
+
+        Args:
+            target: `smtp` or a wire that reports.
+            values: `url`, `on`, `outcome`, `code`, `delay`, `before_response`, `duplicate`, `reordered`, `forged`: see
+                `notify_tasks.sandbox.reports.Plan`.
+
+        Raises:
+            ValueError: there is no such target, or a value is wrong; the text tells the right ones.
+        """
+        self._control("PUT", f"/receipts/{target}", values)
+
+    def receipts(self) -> dict[str, dict[str, Any]]:
+        """Every target's plan, and how many of its reports got through (`sent`) or never did (`failed`)."""
+        return self._control("GET", "/receipts")
+
+    def clear_receipts(self, target: str | None = None) -> None:
+        """Forget one plan, or all."""
+        self._control("DELETE", "/receipts" if target is None else f"/receipts/{target}")
+
+    def say(self, target: str, sender: str, body: str, **values: str) -> None:
+        """A person writes to us, by the provider `target`, whose plan has the URL for it.
+
+        Args:
+            target: `twilio` or `aliyun`.
+            sender: the person's number.
+            body: `STOP`.
+            values: `to`, `opt_out_type`.
+
+        Raises:
+            ValueError: nobody can answer that target, or its plan has no URL.
+        """
+        self._control("POST", "/inbound", {"target": target, "from": sender, "body": body, **values})
 
     def requests(self) -> list[LoggedRequest]:
         """The log so far. It can be read after the end, too."""
@@ -83,10 +120,10 @@ class Sandbox:
         except subprocess.TimeoutExpired:
             self.kill()
 
-    def _control(self, method: str, path: str = "", body: object = None) -> dict[str, dict[str, Any]]:
+    def _control(self, method: str, path: str, body: object = None) -> dict[str, dict[str, Any]]:
         connection = http.client.HTTPConnection(urlsplit(self.ready.control_url).netloc, timeout=10)
         try:
-            connection.request(method, f"/control/modes{path}", body=json.dumps(body))
+            connection.request(method, f"/control{path}", body=json.dumps(body))
             response = connection.getresponse()
             answer: dict[str, Any] = json.loads(response.read())
         finally:

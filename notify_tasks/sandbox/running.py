@@ -24,10 +24,18 @@ def parser(prog: str, description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--directory", type=Path, required=True, help="takes requests.jsonl and ca.pem")
+    made.add_argument(
+        "--directory", type=Path, required=True, help="takes requests.jsonl, ca.pem and the accounts' files"
+    )
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    for name in ("smtp", "http", "control"):
+    made.add_argument("--name", help="by which clients call it (the host)")
+    for name in ("smtp", "http", "https", "control"):
         made.add_argument(f"--{name}-port", type=int, default=0, help="0: a free one")
+    made.add_argument(
+        "--hooks",
+        metavar="URL",
+        help="of the fleet's gateway, which receipts go to: http://127.0.0.1:8080/hooks",
+    )
     made.add_argument("--seed", type=int, help="of the draws for modes with a rate")
     return made
 

@@ -11,15 +11,18 @@ import contextlib
 import hmac
 import logging
 import ssl
+from datetime import UTC, datetime
 from email.parser import BytesHeaderParser
 from typing import Final
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from notify_tasks.sandbox.bouncing import Mail
 from notify_tasks.sandbox.kept import Arrival, Kept
 from notify_tasks.sandbox.log import OPAQUE, Effects, Incoming
 from notify_tasks.sandbox.modes import OK, Mode, Modes
 from notify_tasks.sandbox.modes import SMTP as TARGET
+from notify_tasks.sandbox.reporting import Reporter
 
 DELIVERY_HEADER: Final = "X-Notify-Delivery"
 USER: Final = "sandbox"
@@ -94,6 +97,7 @@ class SmtpEnd:
         modes: how to behave.
         context: what STARTTLS uses.
         wrong_context: what it uses in the mode `bad_certificate`.
+        reporter: sends mails back.
         kept: takes what arrives; None keeps no contents.
     """
 
@@ -103,6 +107,7 @@ class SmtpEnd:
         modes: Modes,
         context: ssl.SSLContext,
         wrong_context: ssl.SSLContext,
+        reporter: Reporter,
         kept: Kept | None,
     ) -> None:
         self.open: set[_Connection] = set()
@@ -110,6 +115,7 @@ class SmtpEnd:
         self._modes = modes
         self._context = context
         self._wrong_context = wrong_context
+        self._reporter = reporter
         self._kept = kept
 
     def connection(self) -> SMTP:
@@ -237,6 +243,10 @@ class SmtpEnd:
             return "554 5.7.1 Refused by policy"
         code = None if mode in {"drop_after_dot", "hang_after_dot"} else "250"
         taken = [self.log(server, envelope, address, code=code, accept=True) for address in envelope.rcpt_tos]
+        for address, effect in zip(envelope.rcpt_tos, taken, strict=True):
+            sender = (envelope.mail_from or "").strip("<>")  # nobody is `<>` here
+            content = envelope.original_content or b""
+            await self._reporter.bounced(Mail(effect or "", datetime.now(UTC), sender, address, content))
         if mode == "drop_after_dot":
             await server.abort()
         if mode == "hang_after_dot":

@@ -21,18 +21,19 @@ WITH input AS (SELECT %s::jsonb AS j),
 person AS (SELECT x.* FROM input, jsonb_to_recordset(j->'people') AS x(tenant text, id text)),
 bare AS (SELECT x.* FROM input, jsonb_to_recordset(j->'addresses') AS x(tenant text, channel text, address text))
 SELECT 'person' AS kind, r.tenant, r.id, r.locale, r.timezone, c.channel, c.address,
-       s.address IS NOT NULL AS suppressed, now() AS now
+       EXISTS (SELECT 1 FROM notify.suppression s
+                WHERE s.tenant IN (c.tenant, '*') AND s.channel = c.channel
+                  AND s.digest = md5(c.address) AND s.address = c.address) AS suppressed,
+       c.verified_at IS NOT NULL AS verified, now() AS now
   FROM person
   JOIN notify.recipient r USING (tenant, id)
   LEFT JOIN notify.contact_point c ON c.tenant = r.tenant AND c.recipient_id = r.id
-  LEFT JOIN notify.suppression s ON s.tenant = c.tenant AND s.channel = c.channel
-        AND s.digest = md5(c.address) AND s.address = c.address
 UNION ALL
-SELECT 'address', s.tenant, NULL, NULL, NULL, s.channel, s.address, true, now()
-  FROM bare JOIN notify.suppression s ON s.tenant = bare.tenant AND s.channel = bare.channel
+SELECT 'address', bare.tenant, NULL, NULL, NULL, s.channel, s.address, true, false, now()
+  FROM bare JOIN notify.suppression s ON s.tenant IN (bare.tenant, '*') AND s.channel = bare.channel
         AND s.digest = md5(bare.address) AND s.address = bare.address
 UNION ALL
-SELECT 'now', NULL, NULL, NULL, NULL, NULL, NULL, false, now()
+SELECT 'now', NULL, NULL, NULL, NULL, NULL, NULL, false, false, now()
 """
 
 
@@ -82,6 +83,7 @@ def read_context(  # noqa: C901 - a question and its answer, row by row
     )
     context = Context(now=rows[-1]["now"])
     found: dict[tuple[str, str], tuple[str | None, str | None, dict[str, tuple[str, ...]]]] = {}
+    unverified: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for row in rows:
         if row["kind"] == "now":
             continue
@@ -93,8 +95,14 @@ def read_context(  # noqa: C901 - a question and its answer, row by row
             )
             if row["channel"] is not None:
                 by_channel[row["channel"]] = (*by_channel.get(row["channel"], ()), row["address"])
+                if not row["verified"]:
+                    unverified.setdefault((row["tenant"], row["id"]), set()).add(
+                        (row["channel"], row["address"])
+                    )
     for (tenant, id_), (locale, timezone, by_channel) in found.items():
-        context.profiles[tenant, id_] = Profile(id_, by_channel, locale, timezone)
+        context.profiles[tenant, id_] = Profile(
+            id_, by_channel, locale, timezone, frozenset(unverified.get((tenant, id_), ()))
+        )
     return context
 
 
@@ -206,8 +214,10 @@ new_delivery AS (
            c.one, c.one, CASE WHEN c.one = 1 THEN now() + make_interval(secs => d.lease) END,
            CASE WHEN c.one = 1 THEN d.provider END
       FROM d JOIN new ON new.id = d.notification_id
-      LEFT JOIN notify.suppression s ON s.tenant = d.tenant AND s.channel = d.channel
-            AND s.digest = md5(d.address) AND s.address = d.address
+      LEFT JOIN LATERAL (
+           SELECT x.address FROM notify.suppression x
+            WHERE x.tenant IN (d.tenant, '*') AND x.channel = d.channel
+              AND x.digest = md5(d.address) AND x.address = d.address LIMIT 1) s ON true
      CROSS JOIN LATERAL (SELECT CASE WHEN d.token IS NOT NULL AND s.address IS NULL THEN 1 ELSE 0 END AS one) c
     RETURNING id, notification_id, tenant, state, reason),
 new_attempt AS (

@@ -27,10 +27,14 @@ class Waiting:
     max_attempts: int
     message_id: str
     reason: str | None
+    lifetime: float
+    """Seconds until it expires."""
+    address: str = field(repr=False)
 
 
 _READ = """
-SELECT id, tenant, event_type, channel, lane, provider, unknown, sandbox, attempts, max_attempts, message_id, reason
+SELECT id, tenant, event_type, channel, lane, provider, unknown, sandbox, attempts, max_attempts, message_id, reason,
+       coalesce(extract(epoch FROM expires_at - now())::float8, 1e9) AS lifetime, address
   FROM notify.delivery
  WHERE id = ANY(%s) AND state IN ('queued', 'retrying') AND (not_before IS NULL OR not_before <= now())
 """
@@ -99,7 +103,7 @@ candidate AS MATERIALIZED (
                WHEN d.address = '' THEN 'erased'  -- its recipient was erased while an attempt was under way
                WHEN d.expires_at <= now() THEN 'expired'
                WHEN EXISTS (
-                   SELECT 1 FROM notify.suppression s WHERE s.tenant = d.tenant AND s.channel = d.channel
+                   SELECT 1 FROM notify.suppression s WHERE s.tenant IN (d.tenant, '*') AND s.channel = d.channel
                       AND s.digest = md5(d.address) AND s.address = d.address) THEN 'suppressed' END AS ends
       FROM notify.delivery d
      WHERE d.id IN (SELECT r.id FROM r WHERE NOT EXISTS (SELECT 1 FROM notify.attempt a WHERE a.token = r.token))
@@ -282,7 +286,13 @@ suppressed AS (
      WHERE suppress IS NOT NULL AND address <> '' ORDER BY tenant, channel, address, suppress <> 'opted_out'
     -- What a person has said outlasts what a provider thinks of the address.
     ON CONFLICT (tenant, channel, digest) DO UPDATE SET reason = excluded.reason, source = excluded.source
-     WHERE excluded.reason = 'opted_out' AND s.reason <> 'opted_out')
+     WHERE excluded.reason = 'opted_out' AND s.reason <> 'opted_out'),
+-- A dead token is nobody's device any more. The address stays suppressed, for calls that bring it with them.
+device AS (
+    DELETE FROM notify.contact_point c
+     WHERE c.channel IN ('push', 'webpush') AND (c.tenant, c.channel, c.digest) IN (
+         SELECT tenant, channel, md5(address) FROM d
+          WHERE suppress = 'address_invalid' AND channel IN ('push', 'webpush') AND address <> ''))
 SELECT id, token, state, applied FROM d
 """
 
@@ -336,6 +346,24 @@ def hold(database: Database, waits: Sequence[tuple[uuid.UUID, float, str]]) -> i
     """Move due times forward: `(delivery, seconds, reason)` each. Returns how many were held."""
     document = jsonb([{"id": str(id_), "wait": wait, "reason": reason} for id_, wait, reason in waits])
     return len(database.rows(_HOLD, (document,)))
+
+
+_END = """
+WITH d AS (
+    UPDATE notify.delivery
+       SET state = CASE WHEN unknown > 0 THEN 'in_doubt' ELSE %s END, reason = %s, due_at = NULL, updated_at = now()
+     WHERE id = %s AND state IN ('queued', 'retrying')
+    RETURNING id, tenant, notification_id, state, reason)
+INSERT INTO notify.status_event (tenant, notification_id, delivery_id, kind, code)
+SELECT tenant, notification_id, id, state, reason FROM d
+RETURNING kind
+"""
+
+
+def end(database: Database, id_: uuid.UUID, state: str, reason: str) -> str | None:
+    """End a delivery that can never start. Returns the state it is in now; None where it waits no more."""
+    rows = database.rows(_END, (state, reason, id_))
+    return rows[0]["kind"] if rows else None
 
 
 _REQUEUE = """

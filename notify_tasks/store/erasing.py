@@ -148,7 +148,30 @@ fewer AS (
 SELECT 1 AS one FROM c
 """
 
+# What a provider said of the person's deliveries, in whose words an address may be. A receipt is locked before its
+# delivery, as applying does it.
+_RECEIPTS: Final = """
+WITH c AS MATERIALIZED (
+    SELECT r.id, r.request_id FROM notify.receipt r
+     WHERE r.delivery_id IN (SELECT id FROM notify.delivery WHERE tenant = %(tenant)s AND recipient_id = %(id)s)
+       AND (r.address IS NOT NULL OR r.request_id IS NOT NULL)
+     ORDER BY r.id FOR UPDATE),
+gone AS (
+    DELETE FROM notify.receipt_request q USING c WHERE q.id = c.request_id)
+UPDATE notify.receipt r SET address = NULL FROM c WHERE r.id = c.id
+"""
 _INBOX: Final = "DELETE FROM notify.inbox_item WHERE tenant = %(tenant)s AND recipient_id = %(id)s"
+_BEGUN: Final = """
+DELETE FROM notify.verification_begun b USING notify.contact_point c
+ WHERE c.tenant = %(tenant)s AND c.recipient_id = %(id)s
+   AND b.tenant = c.tenant AND b.channel = c.channel AND b.digest = c.digest
+"""
+# What was counted of endpoints that failed; those with secrets, or disabled, are an operator's affair and stay.
+_ENDPOINTS: Final = """
+DELETE FROM notify.webhook_endpoint e USING notify.contact_point c
+ WHERE c.tenant = %(tenant)s AND c.recipient_id = %(id)s AND c.channel = 'webhook'
+   AND e.tenant = c.tenant AND e.digest = c.digest AND e.secret IS NULL AND e.disabled_at IS NULL
+"""
 _POINTS: Final = "DELETE FROM notify.contact_point WHERE tenant = %(tenant)s AND recipient_id = %(id)s"
 _PERSON: Final = "DELETE FROM notify.recipient WHERE tenant = %(tenant)s AND id = %(id)s"
 
@@ -160,6 +183,7 @@ def erase(database: Database, recipient_id: str, *, tenant: str = "default") -> 
 
 def _erase(connection: Connection, recipient_id: str, tenant: str) -> Erased:
     who = {"id": recipient_id, "tenant": tenant, "reason": REASON}
+    connection.execute(_RECEIPTS, who)
     # Deliveries before people, as accepting does it: two that lock in another order end each other.
     kept = connection.execute(_KEPT, who).rowcount
     deliveries = connection.execute(_DELIVERIES, who).fetchone() or {}
@@ -168,6 +192,8 @@ def _erase(connection: Connection, recipient_id: str, tenant: str) -> Erased:
     inbox = connection.execute(_INBOX, who).rowcount
     gone, unsearched = _parked(connection, recipient_id, tenant)
     known = connection.execute(_LOCK, who).fetchone() is not None
+    connection.execute(_BEGUN, who)
+    connection.execute(_ENDPOINTS, who)
     addresses = connection.execute(_POINTS, who).rowcount
     connection.execute(_PERSON, who)
     return Erased(

@@ -49,6 +49,14 @@ class InboxMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class InboxCounts:
+    """How many messages a recipient has, and how many of them are not read."""
+
+    total: int
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
 class InboxPage:
     """Messages, newest first. `next` is the `after` of the next page; None at the end."""
 
@@ -88,14 +96,52 @@ _READ_UNREAD = f"{_BEFORE} AND read_at IS NULL {_NEWEST_FIRST}"
 _COUNT = """
 SELECT count(*) AS n FROM notify.inbox_item WHERE tenant = %s AND recipient_id = %s AND read_at IS NULL
 """
+_COUNTS = """
+SELECT count(*) AS total, count(*) FILTER (WHERE read_at IS NULL) AS unread
+  FROM notify.inbox_item WHERE tenant = %s AND recipient_id = %s
+"""
 # Two devices that mark the same messages lock them in one order, and the second one finds them read.
+# What somebody has read was delivered, whatever its worker could still say: that ends a doubt and stops a resend. While
+# a worker has it, it is marked as accepted, so that no answer lost can end it otherwise; a doubt of 72 hours is final.
 _MARK_READ = """
 WITH found AS MATERIALIZED (
     SELECT delivery_id FROM notify.inbox_item
      WHERE tenant = %(tenant)s AND recipient_id = %(recipient_id)s AND read_at IS NULL
        AND (%(ids)s::uuid[] IS NULL OR delivery_id = ANY(%(ids)s::uuid[]))
-     ORDER BY delivery_id FOR UPDATE)
-UPDATE notify.inbox_item i SET read_at = now() FROM found WHERE i.delivery_id = found.delivery_id
+     ORDER BY delivery_id FOR UPDATE),
+marked AS (
+    UPDATE notify.inbox_item i SET read_at = now() FROM found WHERE i.delivery_id = found.delivery_id
+    RETURNING i.delivery_id),
+locked AS MATERIALIZED (
+    SELECT d.id, d.tenant, d.notification_id,
+           d.state IN ('sent', 'held', 'queued', 'retrying')
+             OR d.state = 'in_doubt' AND d.updated_at > now() - make_interval(hours => 72) AS moves
+      FROM notify.delivery d WHERE d.id IN (SELECT delivery_id FROM found) ORDER BY d.id FOR UPDATE),
+moved AS (
+    UPDATE notify.delivery d
+       SET state = CASE WHEN l.moves THEN 'delivered' ELSE d.state END,
+           reason = CASE WHEN l.moves THEN NULL ELSE d.reason END,
+           due_at = CASE WHEN l.moves THEN NULL ELSE d.due_at END, accepted = true, updated_at = now()
+      FROM locked l WHERE d.id = l.id AND (l.moves OR d.state = 'sending')),
+event AS (
+    INSERT INTO notify.status_event (tenant, notification_id, delivery_id, kind)
+    SELECT tenant, notification_id, id, 'delivered' FROM locked WHERE moves
+    UNION ALL
+    SELECT tenant, notification_id, id, 'read' FROM locked l
+     WHERE NOT EXISTS (SELECT 1 FROM notify.status_event e
+                        WHERE e.notification_id = l.notification_id AND e.delivery_id = l.id AND e.kind = 'read'))
+SELECT delivery_id FROM marked
+"""
+_MARK_UNREAD = """
+UPDATE notify.inbox_item SET read_at = NULL
+ WHERE tenant = %(tenant)s AND recipient_id = %(recipient_id)s AND read_at IS NOT NULL
+   AND delivery_id = ANY(%(ids)s::uuid[])
+RETURNING 1 AS one
+"""
+_DELETE = """
+DELETE FROM notify.inbox_item
+ WHERE tenant = %(tenant)s AND recipient_id = %(recipient_id)s
+   AND (%(ids)s::uuid[] IS NULL OR delivery_id = ANY(%(ids)s::uuid[]))
 RETURNING 1 AS one
 """
 
@@ -137,10 +183,15 @@ def unread_count(database: Database, recipient_id: str, *, tenant: str = "defaul
     return count
 
 
+def counts(database: Database, recipient_id: str, *, tenant: str = "default") -> InboxCounts:
+    """How many messages a recipient has."""
+    return InboxCounts(**database.rows(_COUNTS, (tenant, recipient_id))[0])
+
+
 def mark_read(
     database: Database, recipient_id: str, ids: Sequence[str] | None, *, tenant: str = "default"
 ) -> int:
-    """Mark a recipient's messages as read, these or all; what is read keeps its time.
+    """Mark a recipient's messages as read, these or all; what is read keeps its time. Their deliveries arrived.
 
     Returns:
         how many were unread until now.
@@ -151,3 +202,18 @@ def mark_read(
         "ids": None if ids is None else list(ids),
     }
     return len(database.rows(_MARK_READ, wanted))
+
+
+def mark_unread(database: Database, recipient_id: str, ids: Sequence[str], *, tenant: str = "default") -> int:
+    """Mark a recipient's messages as unread. Their deliveries arrived all the same. Returns how many were read."""
+    return len(
+        database.rows(_MARK_UNREAD, {"tenant": tenant, "recipient_id": recipient_id, "ids": list(ids)})
+    )
+
+
+def delete(
+    database: Database, recipient_id: str, ids: Sequence[str] | None, *, tenant: str = "default"
+) -> int:
+    """Delete a recipient's messages, these or all. Returns how many are gone."""
+    wanted = {"tenant": tenant, "recipient_id": recipient_id, "ids": None if ids is None else list(ids)}
+    return len(database.rows(_DELETE, wanted))

@@ -11,7 +11,7 @@ from typing import Any, Final
 from notify_tasks.store.database import Connection, Database, Row, jsonb
 from notify_tasks.store.suppressions import suppress
 
-__all__ = ["KEEP", "Keep", "Page", "Person", "find", "get", "suppress", "upsert"]
+__all__ = ["KEEP", "ContactPoint", "Keep", "Page", "Person", "find", "get", "suppress", "upsert"]
 
 
 class Keep(Enum):
@@ -24,11 +24,31 @@ KEEP: Final = Keep.KEEP
 
 
 @dataclass(frozen=True, slots=True)
+class ContactPoint:
+    """One address of a recipient, with what is known of it.
+
+    Args:
+        verified_at: when the person proved that it is theirs, in UTC; None where they have not.
+        last_seen_at: of a device, when its app last told its token, in UTC.
+        platform: of a device: `android`, `ios`, `web` or another word.
+        label: of a device, what its owner calls it.
+    """
+
+    channel: str
+    address: str = field(repr=False)
+    verified_at: datetime | None = None
+    last_seen_at: datetime | None = None
+    platform: str | None = None
+    label: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Person:
     """A recipient as stored.
 
     Args:
         addresses: by channel, oldest first; webpush subscriptions are JSON.
+        points: the same, each with what is known of it.
         locale: a language tag (BCP 47).
         timezone: an IANA name.
         created_at: in UTC, as `updated_at`.
@@ -41,6 +61,7 @@ class Person:
     created_at: datetime
     updated_at: datetime
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    points: tuple[ContactPoint, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +74,10 @@ class Page:
 
 # The row is locked here, and what follows is a statement of its own: so it sees what another one, which held the lock
 # before, has stored.
+TOUCH: Final = """
+INSERT INTO notify.recipient AS r (tenant, id) VALUES (%(tenant)s, %(id)s)
+ON CONFLICT (tenant, id) DO UPDATE SET updated_at = now()
+"""
 _PERSON = """
 INSERT INTO notify.recipient AS r (tenant, id, locale, timezone) VALUES (%(tenant)s, %(id)s, %(locale)s, %(timezone)s)
 ON CONFLICT (tenant, id) DO UPDATE
@@ -71,12 +96,13 @@ SELECT %(tenant)s, %(id)s, channel, address, now() + make_interval(secs => n * 1
 ON CONFLICT DO NOTHING
 """
 _READ = """
-SELECT r.id, r.tenant, r.locale, r.timezone, r.created_at, r.updated_at, coalesce(c.addresses, '{}') AS addresses
+SELECT r.id, r.tenant, r.locale, r.timezone, r.created_at, r.updated_at, coalesce(c.points, '[]') AS points
   FROM notify.recipient r
   LEFT JOIN LATERAL (
-      SELECT jsonb_object_agg(channel, found) AS addresses FROM (
-          SELECT channel, jsonb_agg(address ORDER BY created_at, address) AS found FROM notify.contact_point
-           WHERE tenant = r.tenant AND recipient_id = r.id GROUP BY channel) x) c ON true
+      SELECT jsonb_agg(jsonb_build_object(
+                 'channel', channel, 'address', address, 'verified_at', verified_at, 'last_seen_at', last_seen_at,
+                 'platform', platform, 'label', label) ORDER BY channel, created_at, address) AS points
+        FROM notify.contact_point WHERE tenant = r.tenant AND recipient_id = r.id) c ON true
 """
 _ONE = _READ + " WHERE r.tenant = %(tenant)s AND r.id = %(id)s"
 _FIND = f"""{_READ}
@@ -153,5 +179,15 @@ def find(
 
 
 def _person(row: Row) -> Person:
-    found: dict[str, Any] = row.pop("addresses")
-    return Person(**row, addresses={channel: tuple(found[channel]) for channel in sorted(found)})
+    points = tuple(_point(each) for each in row.pop("points"))
+    addresses: dict[str, tuple[str, ...]] = {}
+    for point in sorted(points, key=lambda it: it.channel):
+        addresses[point.channel] = (*addresses.get(point.channel, ()), point.address)
+    return Person(**row, addresses=addresses, points=points)
+
+
+def _point(found: dict[str, Any]) -> ContactPoint:
+    for name in ("verified_at", "last_seen_at"):  # in JSON a time is a text
+        if found[name] is not None:
+            found[name] = datetime.fromisoformat(found[name])
+    return ContactPoint(**found)

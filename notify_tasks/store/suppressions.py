@@ -10,6 +10,10 @@ from notify_tasks.store.database import Connection, Database, Row
 
 OPTED_OUT: Final = "opted_out"
 """The reason of those where the person said stop. It outlasts every other."""
+COMPLAINED: Final = "complained"
+"""The reason of those where the person called a message spam."""
+SAID: Final = (OPTED_OUT, COMPLAINED)
+"""Reasons that only the person can take back."""
 _NEWEST: Final = 2**63 - 1
 
 
@@ -19,9 +23,10 @@ class Suppression:
 
     Args:
         id: a number that grows, by which lists are paged.
+        tenant: whose it is; `*` where it holds for all of them, as a stop does that was said to a shared number.
         channel: where nothing is sent to it; other channels are free to.
-        reason: `address_invalid` and `opted_out` come from providers.
-        source: who said so: `provider`, `operator` or another.
+        reason: `address_invalid`, `opted_out` and `complained` come from providers.
+        source: who said so: `provider`, `receipts:<provider>`, `operator` or another.
         created_at: in UTC.
     """
 
@@ -52,9 +57,16 @@ ON CONFLICT (tenant, channel, digest) DO UPDATE
                      ELSE s.source END
 RETURNING {_COLUMNS}
 """  # noqa: S608 - all parts are ours
+# Two ways down the same index, each in its order.
 _FIND = f"""
-SELECT {_COLUMNS} FROM notify.suppression
- WHERE tenant = %(tenant)s AND id < %(after)s AND (%(channel)s::text IS NULL OR channel = %(channel)s)
+(SELECT {_COLUMNS} FROM notify.suppression
+  WHERE tenant = %(tenant)s AND id < %(after)s AND (%(channel)s::text IS NULL OR channel = %(channel)s)
+  ORDER BY id DESC LIMIT %(limit)s)
+UNION ALL
+(SELECT {_COLUMNS} FROM notify.suppression
+  WHERE tenant = '*' AND %(tenant)s <> '*' AND id < %(after)s
+    AND (%(channel)s::text IS NULL OR channel = %(channel)s)
+  ORDER BY id DESC LIMIT %(limit)s)
  ORDER BY id DESC LIMIT %(limit)s
 """  # noqa: S608 - as above
 _AT = f"""
@@ -101,7 +113,7 @@ def find(
         channel: only those of this one.
         after: the id that the page before ended with.
         limit: how many at most.
-        tenant: whose.
+        tenant: whose; with those that hold for every tenant.
     """
     wanted = {
         "channel": channel,
@@ -142,7 +154,7 @@ def lift(
         if row is None:
             return None, False
         found = _suppression(row)
-        if found.reason == OPTED_OUT and not opted_out:
+        if found.reason in SAID and not opted_out:
             return found, False
         connection.execute(_LIFT, (tenant, found.id))
         return found, True

@@ -151,9 +151,12 @@ RETURNING d.id, d.channel, d.lane, d.message_id, d.event_type
 """
 
 
-def take_due(database: Database, *, limit: int) -> list[Wake]:
-    """Queue what is due."""
-    return [Wake(**row) for row in database.rows(_DUE, (limit,))]
+_DUE_HIGH = _DUE.replace("due_at <= now()", "lane = 'high' AND due_at <= now()")
+
+
+def take_due(database: Database, *, limit: int, lane: str | None = None) -> list[Wake]:
+    """Queue what is due: all of it, or of the lane `high` alone."""
+    return [Wake(**row) for row in database.rows(_DUE if lane is None else _DUE_HIGH, (limit,))]
 
 
 _RESPREAD = """

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from notify_tasks.event_type import HOLD, RESEND, EventType
+from notify_tasks.rates import Rate, per_recipient
 from notify_tasks.routing import CHANNELS, LANES
 from notify_tasks.templating.errors import BrokenType, Problem
 from notify_tasks.templating.manner import known_locale
@@ -239,7 +240,8 @@ def policy(snapshot: Snapshot) -> tuple[EventType, PayloadSchema]:
     if problems:
         raise BrokenType(snapshot.name, problems)
     schema = values.pop("payload", None) or PayloadSchema({})
-    return EventType(name=snapshot.name, version=snapshot.version, **values), schema
+    limits = values.pop("limit", ())
+    return EventType(name=snapshot.name, version=snapshot.version, per_recipient=limits, **values), schema
 
 
 def _without_files(snapshot: Snapshot, channels: tuple[str, ...], line: int | None) -> Iterator[Problem]:
@@ -322,6 +324,24 @@ def _language(value: object) -> str:
     return value
 
 
+def _verified_only(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _Bad("verified_only is neither true nor false", "Write verified_only = true")
+    return value
+
+
+def _limit(value: object) -> tuple[Rate, ...]:
+    if not isinstance(value, dict) or set(value) != {"per_recipient"}:
+        raise _Bad(
+            "limit is no table with per_recipient alone", 'Write per_recipient = ["1/min"] under [limit]'
+        )
+    try:
+        return per_recipient(value["per_recipient"])
+    except ValueError as error:
+        what, _, remedy = str(error).partition(". ")
+        raise _Bad(f"limit.per_recipient: {what}", remedy) from None
+
+
 def _payload(value: object) -> PayloadSchema:
     if not isinstance(value, dict):
         raise _Bad("payload is not a table", "Write the JSON Schema under [payload]")
@@ -336,5 +356,7 @@ _READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "on_doubt": _one_of("on_doubt", (RESEND, HOLD)),
     "attempts": _attempts,
     "language": _language,
+    "verified_only": _verified_only,
+    "limit": _limit,
     "payload": _payload,
 }

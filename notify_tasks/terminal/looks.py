@@ -12,6 +12,8 @@ MARKS: Final[Mapping[str, str]] = {
     "sent": "●",
     "delivered": "✔",
     "accepted": "✔",
+    "read": "✔",
+    "applied": "✔",
     "queued": "◌",
     "sending": "➜",
     "held": "◷",
@@ -22,6 +24,11 @@ MARKS: Final[Mapping[str, str]] = {
     "undelivered": "✖",
     "rejected": "✖",
     "parked": "✖",
+    "unknown": "?",
+    "unreadable": "✖",
+    "unmatched": "✖",
+    "new": "◌",
+    "waiting": "◷",
     "suppressed": NONE,
     "cancelled": NONE,
     "expired": NONE,
@@ -36,11 +43,13 @@ _DOUBT: Final = ("#8b3fc7", "#c79bf2")
 _BAD: Final = ("#b3261e", "#f2847c")
 _STOPPED: Final = ("#5f6672", "#9aa2af")
 _COLOURS: Final[Mapping[str, tuple[str, str]]] = {
-    **dict.fromkeys(("sent", "delivered", "accepted"), _GOOD),
-    **dict.fromkeys(("queued", "sending"), _MOVING),
-    **dict.fromkeys(("held", "retrying", "digested"), _WAITING),
+    **dict.fromkeys(("sent", "delivered", "accepted", "read", "applied"), _GOOD),
+    **dict.fromkeys(("queued", "sending", "new"), _MOVING),
+    **dict.fromkeys(("held", "retrying", "digested", "waiting"), _WAITING),
     "in_doubt": _DOUBT,
-    **dict.fromkeys(("failed", "undelivered", "rejected", "parked"), _BAD),
+    **dict.fromkeys(
+        ("failed", "undelivered", "rejected", "parked", "unreadable", "unmatched", "unknown"), _BAD
+    ),
     **dict.fromkeys(("suppressed", "cancelled", "expired", "superseded"), _STOPPED),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -12,6 +12,15 @@ from notify_tasks.store.statuses import AttemptStatus, DeliveryStatus, Event, Fo
 from notify_tasks.terminal.looks import MARKS, clock, counted, duration, word
 from notify_tasks.terminal.output import Line, Span, bold, dim, state
 
+_WHY: Final[Mapping[str, str]] = {
+    "no_provider_ready": "no provider of its channel can be called now; it goes as soon as one can",
+    "recipient_limit": "its recipient gets no more for now; see per_recipient in notify.toml and in its type",
+    "country_not_allowed": "its number's country is not in channels.sms.countries; add it there, or use another number",
+    "provider_share_full": "its provider has half of the worker's threads, and all of them are busy",
+}
+"""What a reason means, and what to do about it where it does not end by itself."""
+_REPORTED: Final = ("sent", "delivered", "undelivered", "read")
+"""Kinds of events that, where no attempt ended with them, a provider's receipt has brought."""
 _UNKNOWN: Final = "its worker ended before the answer was written, so the outcome is unknown"
 
 
@@ -52,7 +61,7 @@ def pending(status: Status, now: datetime) -> list[Moment]:
     found = []
     for it in status.deliveries:
         due = "" if it.due_at is None else f"{clock(it.due_at)} ({_from_now(it.due_at, now)})"
-        why = f", {it.reason}" if it.reason else ""
+        why = f", {explained(it.reason)}" if it.reason else ""
         detail = {
             "held": f"until {due}{why}",
             "retrying": f"again by {due}{why}",
@@ -62,6 +71,15 @@ def pending(status: Status, now: datetime) -> list[Moment]:
         if detail is not None:
             found.append(Moment(now, it.state, it.state, whom(it), detail))
     return found
+
+
+def explained(reason: str | None) -> str:
+    """A reason with its meaning, where its word does not say enough."""
+    if reason is None:
+        return ""
+    if reason.startswith("rate:"):
+        return f"{reason}, its turn in the rate of that provider"
+    return f"{reason}: {_WHY[reason]}" if reason in _WHY else reason
 
 
 def whom(delivery: DeliveryStatus) -> str:
@@ -101,7 +119,7 @@ def timeline(status: Status, now: datetime) -> Iterator[Line]:
 
 
 def _line(when: str, moment: Moment, width: int) -> list[Span | str]:
-    mark = Span(f"{MARKS.get(moment.state, '·')} {word(moment.what):<11}", moment.state)
+    mark = Span(f"{MARKS.get(moment.state, '·')} {word(moment.what):<12}", moment.state)
     whom_ = f"{moment.whom:<{width}}  " if width else ""
     return [dim(f"{when:>10}  "), mark, whom_, dim(moment.detail)]
 
@@ -121,7 +139,11 @@ def _about_itself(status: Status) -> Iterator[Moment]:
         yield Moment(status.accepted_at, status.state, status.state, "", detail)
     for dropped in status.plan.get("dropped", ()):
         yield Moment(
-            status.accepted_at, "suppressed", "dropped", "", f"{dropped['channel']}, {dropped['reason']}"
+            status.accepted_at,
+            "suppressed",
+            "dropped",
+            "",
+            f"{dropped['channel']}, {explained(dropped['reason'])}",
         )
     for refused in status.plan.get("rejected", ()) if status.state == "accepted" else ():
         yield Moment(
@@ -146,7 +168,10 @@ def _about_delivery(delivery: DeliveryStatus) -> Iterator[Moment]:
             yield _ended(delivery, attempt, attempt.ended_at, events)
     for event in (event for events in by_time.values() for event in events):
         mark = "queued" if event.kind == "replayed" else event.kind
-        yield Moment(event.at, mark, event.kind, whom(delivery), event.code or "")
+        detail = ", ".join(part for part in (explained(event.code), event.detail) if part)
+        if detail and event.kind in _REPORTED:
+            detail = f"reported: {detail}"
+        yield Moment(event.at, mark, event.kind, whom(delivery), detail)
 
 
 def _begun(delivery: DeliveryStatus, attempt: AttemptStatus) -> Moment:

@@ -108,8 +108,9 @@ def test_help_teaches_with_examples(notify: Notify) -> None:
     assert top.status == 0
     commands = re.findall(r"^ {4}([a-z]+) {2,}\S", top.out, re.MULTILINE)
     assert commands == [
-        *("demo", "send", "status", "cancel", "replay", "recipients", "suppressions", "parked"),
-        *("templates", "config", "providers", "migrate", "doctor", "health", "sandbox"),
+        *("demo", "send", "status", "cancel", "replay", "recipients", "devices", "endpoints", "suppressions"),
+        *("receipts", "parked", "templates", "config", "providers", "migrate", "doctor", "health", "gateway"),
+        "sandbox",
     ]
     for command in commands:
         said = notify(command, "--help")
@@ -593,7 +594,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
 def test_providers_are_listed_as_their_files_say(notify: Notify) -> None:
     listed = notify("providers")
     assert listed.status == 0
-    assert re.search(r"^email\.smtp +opaque +mail through an SMTP relay", listed.out, re.MULTILINE)
+    assert re.search(r"^email\.smtp +opaque +yes +mail through an SMTP relay", listed.out, re.MULTILINE)
     assert re.search(r"^webhook\.standard +idempotent ", listed.out, re.MULTILINE)
     assert notify("providers", "--markdown").out.startswith("| `use` |")
 
@@ -610,11 +611,17 @@ def test_the_sandbox_runs_until_it_is_ended(tmp_path: Path) -> None:
     assert process.stdout is not None
     try:
         with process.stdout:
-            said = "".join(process.stdout.readline() for _ in range(5))
+            said = "".join(iter(process.stdout.readline, "\n"))
             port = re.search(r"SANDBOX_SMTP_URL=smtp://sandbox:\S+@127\.0\.0\.1:(\d+)", said)
             assert port, said
             with socket.create_connection(("127.0.0.1", int(port[1])), timeout=5) as connection:
                 assert connection.recv(100).startswith(b"220 ")
+            assert re.search(r"^# sms\.twilio\nSANDBOX_TWILIO_ACCOUNT_SID=AC\w{32}$", said, re.MULTILINE)
+            kept = f". {tmp_path}/.notify/sandbox/sandbox.env; echo $SANDBOX_TEAMS_HOOK $SANDBOX_URL"
+            shown = subprocess.run(["sh", "-c", kept], capture_output=True, text=True, check=True).stdout
+            assert re.fullmatch(
+                r"https://127\.0\.0\.1:\d+/workflows/\S+&sig=\S+ https://127\.0\.0\.1:\d+\n", shown
+            )
             process.terminate()
             assert process.stdout.read().endswith("stopped\n")
         assert process.wait(15) == 0

@@ -62,9 +62,9 @@ def fleet(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_help_teaches_each_command_with_examples(notify: Notify) -> None:
     assert re.findall(r"^ {4}([a-z]+) {2,}\S", notify("--help").out, re.MULTILINE) == [
-        "add", "show", "list", "erase",
+        "add", "show", "list", "verify", "erase",
     ]  # fmt: skip
-    for command in ("add", "show", "list", "erase"):
+    for command in ("add", "show", "list", "verify", "erase"):
         said = notify(command, "--help")
         assert said.status == 0
         assert f"notify recipients {command}" in said.out.partition("examples:")[2]

@@ -22,7 +22,7 @@ WITHIN = 5.0
 PROVIDER = """
 [providers.{name}]
 use = "sms.sandbox"
-url = "env:SANDBOX_URL"
+url = "env:SANDBOX_HTTP_URL"
 kind = "{kind}"
 enabled = {enabled}
 """
@@ -206,13 +206,14 @@ def test_a_worker_refuses_to_start_on_a_wrong_configuration(fleet: RunningFleet,
 def test_a_worker_refuses_to_start_without_the_secrets_of_its_channels(
     fleet: RunningFleet, tmp_path: Path
 ) -> None:
-    status, said = started(fleet, config(1, 0), tmp_path, "notify.sms", SANDBOX_URL="")
+    status, said = started(fleet, config(1, 0), tmp_path, "notify.sms", SANDBOX_HTTP_URL="")
     assert status == 1
     assert (
-        "notify.toml:4: providers.left.url: the variable SANDBOX_URL is not set. Set SANDBOX_URL, or SANDBOX_URL_FILE"
+        "notify.toml:4: providers.left.url: the variable SANDBOX_HTTP_URL is not set. "
+        "Set SANDBOX_HTTP_URL, or SANDBOX_HTTP_URL_FILE"
         in said
     )
-    assert "notify.toml:10: providers.right.url: the variable SANDBOX_URL is not set." in said
+    assert "notify.toml:10: providers.right.url: the variable SANDBOX_HTTP_URL is not set." in said
 
     status, said = started(fleet, config(1, 0), tmp_path, "notify.sms", NOTIFY_ENV="prd")
     assert status == 1

@@ -30,7 +30,7 @@ VARIABLES = {
     "POSTGRES_PASSWORD": "postgres-password",
     "FLOWER_PASSWORD": "flower-password",
 }
-ENDLESS = ("sandbox", "beat", "flower", "worker", "maint")
+ENDLESS = ("sandbox", "beat", "flower", "gateway", "worker", "maint")
 MAIL = ("account.password_reset", "--to", "email=ana@example.com", "--wait", "30", "--payload")
 PAYLOAD = {"reset_url": "https://example.com/r/1", "expires_minutes": 10}
 
@@ -82,7 +82,11 @@ def test_workers_can_be_scaled(ours: dict[str, Any]) -> None:
 def test_nothing_is_open_to_other_machines_and_workers_reach_nothing_else(file: dict[str, Any]) -> None:
     published = {name: it["ports"] for name, it in file["services"].items() if "ports" in it}
 
-    assert published == {"sandbox": ["127.0.0.1:8025:8025"], "flower": ["127.0.0.1:5555:5555"]}
+    assert published == {
+        "sandbox": ["127.0.0.1:8025:8025"],
+        "gateway": ["127.0.0.1:8080:8080"],
+        "flower": ["127.0.0.1:5555:5555"],
+    }
     assert file["networks"]["fleet"] == {"internal": True}
     assert all(it["networks"] == ["fleet"] for name, it in file["services"].items() if name not in published)
 
@@ -244,7 +248,7 @@ def machine(
     tmp_path_factory: pytest.TempPathFactory, postgres: Server, redis_port: int, variables: dict[str, str]
 ) -> Machine:
     directory = tmp_path_factory.mktemp("compose")
-    ports = {theirs: str(free_port()) for theirs in ("1025", "8025", "8026", "5555")}
+    ports = {theirs: str(free_port()) for theirs in ("1025", "8025", "8026", "8080", "5555")}
     places = {
         "redis:6379": f"127.0.0.1:{redis_port}",
         "postgres:5432": f"127.0.0.1:{postgres.port}",
@@ -269,11 +273,11 @@ def test_every_command_of_the_file_runs_is_healthy_sends_and_ends_in_order(machi
         running = [
             machine.start(name)
             for name, service in machine.services.items()
-            if service["image"] == OURS and service["command"][0] in {"worker", "beat", "flower"}
+            if service["image"] == OURS and service["command"][0] in {"worker", "beat", "flower", "gateway"}
         ]
         for it in running:
             stack.callback(_kill, it)
-        assert len(running) == 13
+        assert len(running) == 14
         for it in running:
             _wait_healthy(it)
 

@@ -99,7 +99,13 @@ def test_systemd_finds_nothing_wrong_with_the_units(installed: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "service", ["notify-worker@email.service", "notify-beat.service", "notify-flower.service"]
+    "service",
+    [
+        "notify-worker@email.service",
+        "notify-beat.service",
+        "notify-flower.service",
+        "notify-gateway.service",
+    ],
 )
 def test_a_service_can_do_little_harm_to_its_machine(installed: Path, service: str) -> None:
     done = analyze(installed, "security", "--offline=yes", f"--threshold={EXPOSURE}", "--no-pager", service)
@@ -160,7 +166,8 @@ def environment(service: str, servers: tuple[Server, Server], more: dict[str, st
 @contextmanager
 def started(service: str, variables: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
-        process = subprocess.Popen(command(service), cwd=ROOT, env=variables, stdout=out, stderr=out)
+        words = [re.sub(r"\$\{(\w+)\}", lambda it: variables[it[1]], word) for word in command(service)]
+        process = subprocess.Popen(words, cwd=ROOT, env=variables, stdout=out, stderr=out)
     try:
         yield process
     finally:
@@ -181,7 +188,7 @@ def test_every_kind_of_service_starts_says_that_it_is_ready_and_ends_in_order(
         check=False,
     )
     assert migrated.returncode == 0, migrated.stderr
-    port = free_port()
+    port, door = free_port(), free_port()
     kinds = [
         "notify-worker@email.service",
         "notify-high.service",
@@ -191,8 +198,8 @@ def test_every_kind_of_service_starts_says_that_it_is_ready_and_ends_in_order(
     with ExitStack() as stack:
         processes = {}
         systemd = {}
-        for service in [*kinds, "notify-flower.service"]:
-            more = {"FLOWER_PORT": str(port)}
+        for service in [*kinds, "notify-flower.service", "notify-gateway.service"]:
+            more = {"FLOWER_PORT": str(port), "GATEWAY_PORT": str(door)}
             if unit(service)["Service"]["Type"] == ["notify"]:
                 (directory,) = unit(service)["Service"]["RuntimeDirectory"]
                 systemd[service] = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
@@ -212,6 +219,7 @@ def test_every_kind_of_service_starts_says_that_it_is_ready_and_ends_in_order(
             (directory,) = unit(service)["Service"]["RuntimeDirectory"]
             assert (tmp_path / directory / "health").is_file(), service
         _wait_open(port, tmp_path / "notify-flower.service.log")
+        _wait_open(door, tmp_path / "notify-gateway.service.log")
 
         for process in processes.values():
             process.send_signal(signal.SIGTERM)

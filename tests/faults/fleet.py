@@ -29,7 +29,7 @@ CONFIG = "\n".join(
     f"""
 [providers.far-{channel}]
 use = "{channel}.sandbox"
-url = "env:SANDBOX_URL"
+url = "env:SANDBOX_HTTP_URL"
 kind = "{kind}"
 timeout = 10
 [channels.{channel}]
@@ -164,7 +164,7 @@ def running_fleet(
             "NOTIFY_DATABASE_URL": postgres.url,
             "NOTIFY_CONFIG": str(config),
             "NOTIFY_TEMPLATES": str(Path(__file__).parent / "templates"),
-            "SANDBOX_URL": sandbox.http_url,
+            **sandbox.ready.environment,
             **(environment or {}),
         }
         supervisor = stack.enter_context(Supervisor(directory / "logs", full, cwd=ROOT))

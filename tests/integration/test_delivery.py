@@ -32,9 +32,10 @@ from channels.contract import (
 )
 from notify_tasks import delivery as delivery_module
 from notify_tasks import retrying
+from notify_tasks.breaker import FAILURES_TO_OPEN
 from notify_tasks.notification import uuid7
 from notify_tasks.outcomes import COUNTDOWNS_A_MINUTE, Countdowns, Outcome, describe
-from notify_tasks.providers import FAILURES_TO_OPEN, LEASE_MARGIN
+from notify_tasks.providers import LEASE_MARGIN
 from notify_tasks.states import State
 from notify_tasks.store import recipients, sweeps
 from notify_tasks.store.database import DatabaseAway

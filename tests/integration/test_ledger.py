@@ -25,7 +25,7 @@ from notify_tasks.parked import Parking
 from notify_tasks.routing import LEDGER_PREFIX, PARKED_KEY, ledger_key
 from notify_tasks.store import intakes, parking, sweeps
 from notify_tasks.store.database import DatabaseAway
-from notify_tasks.sweeping import Guard, Sweeper
+from notify_tasks.sweeping import Guard, Publishing, Sweeper
 from tests.integration.core_shop import Shop, shop, write_type
 from tests.integration.core_world import PHONE, World, call, plain, together, until, world
 
@@ -106,8 +106,7 @@ def sweep_with(it: World, desk: Shop, client: redis.Redis) -> Sweep:
         ledger=ledger,
         intake=desk.intake,
         parking=Parking(it.db, client),
-        wake=desk.wakes.extend,
-        mark=mark,
+        publish=Publishing(desk.wakes.extend, mark, lambda _ids: None),
         worker="test",
     )
     return Sweep(it, desk, client, ledger, sweeper, markers)

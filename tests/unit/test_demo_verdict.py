@@ -11,11 +11,13 @@ import pytest
 
 from notify_tasks.calls import build_notification
 from notify_tasks.demo import cast
-from notify_tasks.demo.verdict import Facts, judge
+from notify_tasks.demo.verdict import ARRIVED, Facts, judge
+from notify_tasks.routing import CHANNELS
 from notify_tasks.sandbox import LoggedRequest
 from notify_tasks.store.watching import Seen, Tried
 
 RUN = "demo-1"
+ORIGIN = "https://127.0.0.1:8443"
 T0 = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
 
@@ -61,17 +63,18 @@ def request(n: int, delivery_id: str | None, channel: str) -> LoggedRequest:
 
 def as_it_should_be() -> Facts:
     """Everything ended well: the in-doubt one and one repeated mail were in the killed worker's hands."""
-    calls = cast.calls(RUN)
+    calls = cast.calls(RUN, ORIGIN)
     rows: list[Seen] = []
     for call in calls:
         if not call.ends:
             rows.append(replace(seen(call, "", "rejected"), id=None, reason="unknown_recipient", code=None))
         for channel, ends in call.ends.items():
-            rows += [seen(call, channel, ends[-1]) for _ in range(call.deliveries // len(call.ends))]
+            state = ends[0] if channel == "sms" else ends[-1]
+            rows += [seen(call, channel, state) for _ in range(call.deliveries // len(call.ends))]
     requests = [
         request(n, str(row.id), row.channel)
         for n, row in enumerate(rows)
-        if row.id and row.channel != "inapp" and row.state in {"sent", "in_doubt"}
+        if row.id and row.channel != "inapp" and row.state in {*ARRIVED, "in_doubt"}
     ]
     killed = {str(row.id) for row in rows if row.message_id in {f"{RUN}-19", f"{RUN}-20"}}
     again = next(row for row in rows if row.message_id == f"{RUN}-20")
@@ -104,10 +107,10 @@ def problems(facts: Facts) -> list[str]:
     return [check.text for check in judge(facts) if not check.good]
 
 
-def test_the_cast_is_two_dozen_calls_that_a_producer_may_make() -> None:
-    calls = cast.calls(RUN)
-    assert len(calls) == 24
-    assert len({call.message_id(RUN) for call in calls}) == 24
+def test_the_cast_makes_calls_that_a_producer_may_make() -> None:
+    calls = cast.calls(RUN, ORIGIN)
+    assert len({call.message_id(RUN) for call in calls}) == len(calls) == 28
+    assert {channel for call in calls for channel in call.ends} == set(CHANNELS)
     for call in calls:
         build_notification(
             call.event_type,
@@ -146,9 +149,19 @@ def double_the_repeated_call(facts: Facts) -> Facts:
 
 
 def double_at_an_idempotent_one(facts: Facts) -> Facts:
-    target = row(facts, "01", "sms")
+    target = row(facts, "14", "webhook")
     tried = {**facts.tried, str(target.id): replace(facts.tried[str(target.id)], unknown=1)}
-    return replace(facts, tried=tried, requests=[*facts.requests, request(100, str(target.id), "sms")])
+    return replace(facts, tried=tried, requests=[*facts.requests, request(100, str(target.id), "webhook")])
+
+
+def a_chat_post_too_many(facts: Facts) -> Facts:
+    return replace(facts, requests=[*facts.requests, request(100, None, "chat")])
+
+
+def no_receipt(facts: Facts) -> Facts:
+    return replace(
+        facts, rows=[replace(it, state="sent") if it.state == "delivered" else it for it in facts.rows]
+    )
 
 
 def a_stranger(facts: Facts) -> Facts:
@@ -202,6 +215,8 @@ def accepted_for_nobody(facts: Facts) -> Facts:
         double,
         double_the_repeated_call,
         double_at_an_idempotent_one,
+        a_chat_post_too_many,
+        no_receipt,
         a_stranger,
         without_an_id,
         unfinished,

@@ -279,3 +279,33 @@ def test_the_same_inputs_give_the_same_plan_and_it_shows_no_address(
     for shown in (json.dumps(made.explained()), repr(made)):
         assert "@example.com" not in shown
         assert "+491" not in shown
+
+
+# --- verified addresses alone -------------------------------------------------------------------------
+
+STRICT = replace(ORDER, verified_only=True)
+HALF = replace(ANN, unverified=frozenset({("email", "ann@example.com"), ("push", "t-1")}))
+
+
+def test_a_strict_type_goes_to_verified_addresses_and_says_what_it_left_out() -> None:
+    made = plan(call(channels=("email", "push", "inapp")), STRICT, {"ann": HALF}, frozenset(), NOW)
+
+    assert [(it.channel, it.address) for it in made.decisions] == [("push", "t-2"), ("inapp", "ann")]
+    assert [(it.channel, it.reason) for it in made.dropped] == [
+        ("email", "not_verified"), ("push", "not_verified"),
+    ]  # fmt: skip
+    assert plan(call(), ORDER, {"ann": HALF}, frozenset(), NOW).decisions[0].address == "ann@example.com"
+
+
+def test_an_address_of_the_call_passes_a_strict_type() -> None:
+    to = RecipientRef("ann", {"email": "ann@example.com"})
+    assert (
+        only(plan(call(to, channels=("email",)), STRICT, {"ann": HALF}, frozenset(), NOW)).channel == "email"
+    )
+
+
+def test_where_no_address_is_verified_the_reason_is_that() -> None:
+    (no,) = plan(call(channels=("email", "sms")), STRICT, {"ann": HALF}, frozenset(), NOW).rejections
+    assert no.reason == "not_verified"
+    assert "address for email is not verified" in no.detail
+    assert "ann@" not in no.detail

@@ -16,15 +16,10 @@ from hypothesis import strategies as st
 
 from channels.contract import Capability, Misconfigured
 from notify_tasks import providers as providers_module
+from notify_tasks.breaker import FAILURES_TO_OPEN, OPEN_SECONDS, Breaker
 from notify_tasks.configuration.model import DEFAULT_TIMEOUT
 from notify_tasks.configuration.origins import BadConfiguration
-from notify_tasks.providers import (
-    FAILURES_TO_OPEN,
-    LEASE_MARGIN,
-    OPEN_SECONDS,
-    Breaker,
-    Pools,
-)
+from notify_tasks.providers import LEASE_MARGIN, Pools
 
 SMS = {"use": "sms.sandbox", "url": "http://127.0.0.1:1"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -26,7 +27,7 @@ from channels.contract import (
     Uncertain,
     Unroutable,
 )
-from notify_tasks.event_type import HOLD, RESEND
+from notify_tasks.event_type import DEFAULT_EXPIRY, HOLD, RESEND
 from notify_tasks.retrying import (
     BACKOFF,
     BACKOFF_MAX,
@@ -36,10 +37,12 @@ from notify_tasks.retrying import (
     LOST_MESSAGE_MARGIN,
     MISCONFIGURED_WAIT,
     OUTCOMES,
+    SCHEDULES,
     SHORT,
     Situation,
     Verdict,
     decide,
+    key_forgotten,
     lost,
     outcome_of,
     short_wait,
@@ -310,3 +313,38 @@ def test_a_subclass_keeps_its_parents_name_and_a_stranger_counts_as_uncertain() 
     assert outcome_of(Greylisted("450")) == "try_later"
     assert outcome_of(Strange("?")) == "uncertain"
     assert decide(Strange("?"), in_(on_doubt=HOLD)).state is State.IN_DOUBT
+
+
+# --- a schedule of its own ----------------------------------------------------------------------------
+
+
+def test_a_webhook_waits_for_seconds_then_for_hours() -> None:
+    waits = [
+        decide(TryLater("500"), replace(in_(attempts), channel="webhook")).delay for attempts in range(1, 12)
+    ]
+    assert waits == [5, 300, 1800, 7200, 18000, 36000, 36000, None, None, None, None]  # 8 attempts, then none
+    assert decide(TryLater("500"), replace(in_(12), channel="webhook", max_attempts=20)).delay == 36000
+    assert decide(TryLater("500"), in_(1)).delay is None  # other channels' short waits are drawn
+    assert sum(SCHEDULES["webhook"]) < DEFAULT_EXPIRY
+
+
+def test_its_schedule_holds_in_doubt_too_and_gives_way_to_what_the_endpoint_asks() -> None:
+    webhook = replace(in_(3, capability=Capability.IDEMPOTENT), channel="webhook")
+    assert decide(Uncertain("timeout"), webhook) == Verdict(State.RETRYING, "timeout", 1800, unknown=True)
+    assert decide(TryLater("503", retry_after=7000), webhook).delay == 7000
+    assert decide(TryLater("503", retry_after=3), webhook).delay == 1800
+    assert decide(Throttled("429", retry_after=3), webhook).delay == 3
+
+
+def test_a_type_bounds_the_schedule() -> None:
+    webhook = replace(in_(3), channel="webhook")
+    assert decide(TryLater("500"), replace(webhook, max_attempts=3)).state is State.FAILED
+    assert decide(TryLater("500"), replace(webhook, lifetime=1800.0)).state is State.EXPIRED
+
+
+def test_a_webhook_is_sent_again_under_its_id_however_late() -> None:
+    late = in_(7, unknown=True, capability=Capability.IDEMPOTENT, age=KEY_WINDOW + 1)
+    assert decide(TryLater("500"), late).state is State.IN_DOUBT
+    assert decide(TryLater("500"), replace(late, channel="webhook")).state is State.RETRYING
+    assert key_forgotten(Capability.IDEMPOTENT, KEY_WINDOW + 1)
+    assert not key_forgotten(Capability.IDEMPOTENT, KEY_WINDOW + 1, "webhook")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import subprocess
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,7 +12,9 @@ import pytest
 
 from notify_tasks import settings
 from notify_tasks.errors import NotConfigured
-from notify_tasks.settings import Settings, configure, get, read, without_secrets
+from notify_tasks.settings import NEW_KEY, Settings, configure, get, read, without_secrets
+
+KEY = base64.urlsafe_b64encode(bytes(range(32))).decode()
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +40,8 @@ def test_every_setting_has_a_variable() -> None:
             "NOTIFY_UNKNOWN_TYPE_WAIT": "60",
             "NOTIFY_INTAKE_NOTIFY": "off",
             "NOTIFY_ENV": "prod",
+            "NOTIFY_SECRET_KEY": f"{KEY},{KEY}",
+            "NOTIFY_ENDPOINT_FAILING": "2d",
         }
     )
 
@@ -49,6 +55,8 @@ def test_every_setting_has_a_variable() -> None:
         unknown_type_wait=60.0,
         intake_notify=False,
         env="prod",
+        secret_key=f"{KEY} {KEY}",
+        endpoint_failing=172_800.0,
     )
 
 
@@ -171,3 +179,26 @@ def test_no_password_is_ever_shown(url: str) -> None:
     assert "s3cret" not in without_secrets(url)
     assert "s3cret" not in repr(Settings(broker_url=url, database_url=url))
     assert "localhost" in without_secrets(url)
+
+
+def test_a_key_is_made_as_it_says_and_never_shown() -> None:
+    made = subprocess.run(NEW_KEY, shell=True, capture_output=True, text=True, check=True).stdout
+    current = read({"NOTIFY_SECRET_KEY": made})
+    assert current.need_secret_key() == made.strip()
+    (shown,) = [it for it in settings.describe(current, {}) if it.name == "secret_key"]
+    assert shown.value == "***"
+    assert made.strip() not in repr(current)
+
+
+@pytest.mark.parametrize(
+    "text", ["canary", "Y2FuYXJ5", f"{KEY} canary", KEY[:-2], KEY.replace("_", "/")[:-1] + "!"]
+)
+def test_what_is_no_key_is_refused_unseen(text: str) -> None:
+    with pytest.raises(NotConfigured, match=r"^NOTIFY_SECRET_KEY: .*openssl rand") as refused:
+        read({"NOTIFY_SECRET_KEY": text})
+    assert "canary" not in str(refused.value)
+
+
+def test_an_endpoint_may_fail_for_an_hour_at_least() -> None:
+    with pytest.raises(NotConfigured, match=r"^NOTIFY_ENDPOINT_FAILING: .*an hour or more"):
+        read({"NOTIFY_ENDPOINT_FAILING": "10m"})

@@ -19,7 +19,7 @@ from notify_tasks.states import (
     end,
     may_move,
 )
-from notify_tasks.store import migrate
+from notify_tasks.store import migrate, receipts
 
 ACTIVE = WAITING | {State.SENDING}
 
@@ -88,11 +88,15 @@ def _checked(column: str) -> list[set[str]]:
 
 
 def test_the_database_accepts_exactly_these_states() -> None:
-    assert _checked("state") == [{str(it) for it in NotificationState}, {str(it) for it in State}]
+    assert _checked("state") == [
+        {str(it) for it in NotificationState},
+        {str(it) for it in State},
+        set(receipts.STATES),
+    ]
 
 
 def test_statements_name_no_state_that_does_not_exist() -> None:
-    known = {str(it) for it in State} | {str(it) for it in NotificationState}
+    known = {str(it) for it in State} | {str(it) for it in NotificationState} | set(receipts.STATES)
     for path in Path(migrate.__file__).parent.glob("*.py"):
         for found in re.findall(r"\bstate (?:NOT )?IN \(([^)]*)\)", path.read_text(encoding="utf-8")):
             names = set(re.findall(r"'(\w+)'", found))

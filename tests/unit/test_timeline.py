@@ -85,9 +85,37 @@ def test_a_sent_delivery_is_one_line_with_place_answer_and_duration() -> None:
         events=[Event("sent", "250 2.0.0", None, after(0.2))],
     )
     assert shown(status(sent)) == [
-        "      0 ms  ✔ accepted              1 delivery: email",
-        "    200 ms  ● sent       email ana  attempt 1 via smtp-main: 250 2.0.0, 100 ms",
+        "      0 ms  ✔ accepted               1 delivery: email",
+        "    200 ms  ● sent        email ana  attempt 1 via smtp-main: 250 2.0.0, 100 ms",
     ]
+
+
+def test_what_the_provider_reported_later_is_told_in_its_words_and_ours() -> None:
+    reported = replace(
+        DELIVERY,
+        state="delivered",
+        attempts=[attempt(1, 0.1, 0.2, "accepted", code="202")],
+        events=[
+            Event("sent", "202", None, after(0.2)),
+            Event("undelivered", "4.2.2", "the mailbox is full", after(5)),
+            Event("delivered", "delivered", None, after(6)),
+            Event("read", "open", None, after(9)),
+        ],
+    )
+    assert shown(status(reported))[2:] == [
+        "     5.0 s  ✖ undelivered email ana  reported: 4.2.2, the mailbox is full",
+        "     6.0 s  ✔ delivered   email ana  reported: delivered",
+        "     9.0 s  ✔ read        email ana  reported: open",
+    ]
+
+
+def test_a_doubt_that_a_receipt_resolved_is_told() -> None:
+    resolved = replace(
+        DELIVERY,
+        attempts=[attempt(1, 0.1, 0.2, "uncertain", code="reset")],
+        events=[Event("in_doubt", "reset", None, after(0.2)), Event("sent", "queued", None, after(3))],
+    )
+    assert shown(status(resolved))[2] == "     3.0 s  ● sent        email ana  reported: queued"
 
 
 def test_a_lost_attempt_tells_who_had_it_and_that_it_is_sent_again() -> None:
@@ -145,7 +173,7 @@ def test_a_rejected_call_says_why() -> None:
     it = status(
         DELIVERY, state="rejected", reason="unknown_recipient", detail="nobody has this id", deliveries=[]
     )
-    assert shown(it) == ["      0 ms  ✖ rejected   unknown_recipient: nobody has this id"]
+    assert shown(it) == ["      0 ms  ✖ rejected    unknown_recipient: nobody has this id"]
 
 
 def test_every_state_has_a_mark_and_a_colour_for_both_backgrounds() -> None:

@@ -2,7 +2,8 @@
 
 `HttpEnd` reads the request, logs it, plays the mode and keeps what arrived. A wire says which requests are its own,
 what is in them, and how the provider words each answer. A module of this package has `WIRE`, an object like `Wire`;
-there is no list to edit.
+there is no list to edit. Keys and hooks are those of `notify_tasks.sandbox.credentials`. A wire that reports back is
+also a `notify_tasks.sandbox.reports.Reporting`.
 
 What a request meets is decided in this order: `reading` finds it malformed, unsigned or with a wrong key, as the
 provider would; the address asks for something by itself (`modes.Modes.of_address`); the target's mode. The target is
@@ -52,11 +53,13 @@ class Reply:
 
     Args:
         body: bytes as they are, or what is written as JSON.
+        invalid: it is a no, although its status is below 400: some providers say it in the body alone.
     """
 
     status: int
     body: Any = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    invalid: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ class Reading:
         to: whom, as `Incoming.to`.
         delivery_id: ours, where the request has it.
         idempotency_key: where the provider knows such keys.
-        opened: the message in plain, where it came encrypted (web push): what is kept instead of the body.
+        opened: the message in plain, where it came encrypted (web push) or not in the body: what is kept instead of it.
         callback: the URL that the request wants receipts at.
     """
 
@@ -90,8 +93,9 @@ class Wire(Protocol):
     """What it can play beside `modes.HTTP_MODES` and statuses, and what that does: `wrong_key`, `dead_address`, or one
     of its own codes (`21610`)."""
     words: Mapping[str, str]
-    """What an address asks for by its first word (`bounce`, `reject`, `throttle`, `stop`...): the mode that is played
-    for it, where that is another one than `modes` has for HTTP."""
+    """What an address asks for where that is another mode than `modes` has for HTTP: by the whole address
+    (`+15005550004`), by its first word (`bounce`, `reject`, `throttle`, `stop`...), or by the mode that it would be
+    (`410`, also of a number `+1555410xxxx`). The mode `ok` makes nothing of it."""
 
     def takes(self, request: Request) -> bool:
         """Whether the request is this provider's, right or wrong.
@@ -103,7 +107,7 @@ class Wire(Protocol):
         """What the request says, or the provider's answer to one that sends nothing.
 
         That is a request which is malformed or not allowed, or one at a side door such as a token endpoint: it is
-        logged as `invalid`, or below 400 as `side`.
+        logged as `invalid`, or below 400 as `side`, unless the reply says `invalid`.
         """
 
     def accepted(self, request: Request, taken: LoggedRequest) -> Reply:
