@@ -23,6 +23,7 @@ from notify_tasks.configuration.model import LONGEST_TIMEOUT
 from notify_tasks.embedded import Server, postgres_server, valkey
 from notify_tasks.embedded.postgres import binaries
 from notify_tasks.routing import ALL_QUEUES
+from notify_tasks.sandbox import credentials
 from notify_tasks.watchdog import GIVE_UP_AFTER
 
 VARIABLES = {
@@ -151,6 +152,14 @@ def test_no_secret_is_an_argument_and_each_service_knows_those_it_needs(file: di
     assert needs["migrate"] == {"postgres-password"}
 
 
+def test_the_sandboxes_accounts_are_those_that_it_plays(file: dict[str, Any]) -> None:
+    told = credentials.environment(
+        Path("/var/lib/notify/sandbox"), "https://sandbox:8027", "http://gateway:8080/hooks"
+    )
+    for name in ("worker-push", "gateway", "sandbox"):
+        assert told.items() <= file["services"][name]["environment"].items()
+
+
 @pytest.mark.parametrize(
     ("text", "variables", "value"),
     [
@@ -248,12 +257,14 @@ def machine(
     tmp_path_factory: pytest.TempPathFactory, postgres: Server, redis_port: int, variables: dict[str, str]
 ) -> Machine:
     directory = tmp_path_factory.mktemp("compose")
-    ports = {theirs: str(free_port()) for theirs in ("1025", "8025", "8026", "8080", "5555")}
+    ports = {theirs: str(free_port()) for theirs in ("1025", "8025", "8026", "8027", "8080", "5555")}
     places = {
         "redis:6379": f"127.0.0.1:{redis_port}",
         "postgres:5432": f"127.0.0.1:{postgres.port}",
         "sandbox:1025": f"127.0.0.1:{ports['1025']}",
         "sandbox:8026": f"127.0.0.1:{ports['8026']}",
+        "sandbox:8027": f"127.0.0.1:{ports['8027']}",
+        "gateway:8080": f"127.0.0.1:{ports['8080']}",
         "0.0.0.0": "127.0.0.1",
         "/var/lib/notify": str(directory / "lib"),
         "/app": str(ROOT),
@@ -283,7 +294,7 @@ def test_every_command_of_the_file_runs_is_healthy_sends_and_ends_in_order(machi
 
         sent = machine.run("notify", "send", *MAIL, json.dumps(PAYLOAD))
         assert sent.returncode == 0, sent.stdout + sent.stderr + _tail(sandbox)
-        assert "via smtp-main: 250" in sent.stderr
+        assert re.search("via smtp-main: 250|via sendgrid: 202", sent.stderr)
 
         assert stop(running, 60) == {it.name: 0 for it in running}
         assert stop([sandbox], 30) == {"sandbox": 0}
