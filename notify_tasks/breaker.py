@@ -27,6 +27,8 @@ OPEN_SECONDS: Final = 5.0
 """How long a provider is left out before a probe: so much later than it works again it is noticed."""
 FAILURES_TO_OPEN: Final = 5
 NEVER: Final = float("-inf")
+SERVER_FAILED: Final = frozenset({"500", "502", "504"})
+"""HTTP statuses by which a server says that it is broken (RFC 9110, section 15.6), and not that one message waits."""
 USERS_SERVERS: Final = frozenset({"webhook", "webpush", "chat"})
 """Channels whose address names the server that is called: an answer that it loses says nothing of the others."""
 
@@ -162,8 +164,8 @@ def judge(breaker: Breaker, error: ChannelError, *, channel: str, who: str) -> b
         Whether the provider is left out from now on.
     """
     misconfigured = isinstance(error, Misconfigured)
-    lost = isinstance(error, Uncertain) and channel not in USERS_SERVERS
-    if misconfigured or isinstance(error, Unavailable) or lost:
+    broken = isinstance(error, Uncertain) or (isinstance(error, TryLater) and error.code in SERVER_FAILED)
+    if misconfigured or isinstance(error, Unavailable) or (broken and channel not in USERS_SERVERS):
         return breaker.failure(error.code, at_once=misconfigured)
     if breaker.open and isinstance(error, (TryLater, Uncertain)):
         return breaker.failure(error.code)

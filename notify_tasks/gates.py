@@ -224,6 +224,8 @@ class Gates:
         for it in ready:
             # Another than the first choice is called where it can be at once: nobody queues up for a substitute.
             queue = it is first and not urgent
+            if queue and not self._has_room(it.name):
+                break  # it is well and busy: a substitute now would bend the weights
             answer = self._own_gates(it, subject, queue=queue)
             if isinstance(answer, Configured) or (answer is not None and queue):
                 return answer

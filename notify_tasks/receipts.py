@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -37,6 +38,7 @@ AGAIN_AFTER: Final = 5.0
 """Seconds without a wake-up after one could not be published: each would wait for Redis, and the sweep does it."""
 LOOK: Final = "`notify receipts list` shows them"
 
+_SECRET_QUERY: Final = re.compile(r"((?:^|&)[^=&]*(?:key|secret|sig|token)[^=&]*=)[^&]*", re.IGNORECASE)
 _SECRET_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
@@ -125,9 +127,10 @@ def _tell_unknown(name: str, kept: Kept) -> None:
 
 
 def pack(receipt: Receipt) -> bytes:
-    """A receipt as it is stored: a line of JSON, then its body. Without the headers that prove who asked."""
+    """A receipt as it is stored: a line of JSON, then its body. Without what proves who asked."""
     headers = {name: value for name, value in receipt.headers.items() if name not in _SECRET_HEADERS}
-    about = {"method": receipt.method, "query": receipt.query, "headers": headers}
+    query = _SECRET_QUERY.sub(r"\1", receipt.query)
+    about = {"method": receipt.method, "query": query, "headers": headers}
     return json.dumps(about).encode() + b"\n" + receipt.body
 
 

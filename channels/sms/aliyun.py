@@ -31,6 +31,8 @@ redirects and the environment's proxies, have no deadline, and put the number an
 | 500, 502, 504; isp; no answer; a lost connection | Uncertain: SendSms knows no idempotency keys |
 | other 4xx | Refused |
 
+Numbers of North America are Unroutable: Aliyun writes no plus, and would take them for Chinese ones.
+
 A recipient's own limit (`isv.BUSINESS_LIMIT_CONTROL`) is Throttled with the time that its text names.
 
 | Aliyun reports | fate | address |
@@ -69,6 +71,7 @@ from channels.contract import (
     Throttled,
     Unavailable,
     Uncertain,
+    Unroutable,
 )
 from channels.http import CLIENT_OPTIONS, Answer, Client, Meaning, Options, Secret
 from channels.receipts import Event, Receipt
@@ -253,7 +256,7 @@ class Aliyun:
         text = checked_text(message, most=MAX_TEXT, most_segments=self._max_segments, ahead=ahead)
         code, parameters = fitting(self._templates, message.event_type, text, self._sign_name)
         fields = {
-            "phone_numbers": number_of(message)[1:],  # Aliyun writes it without the plus
+            "phone_numbers": _number(message),
             "sign_name": self._sign_name,
             "template_code": code,
             "template_param": parameters,
@@ -337,6 +340,22 @@ class _Wire:
         key_id, key = self._account.key_id.reveal(), self._account.key.reveal()
         signature = tools.get_authorization(call, _ALGORITHM, _NOTHING, key_id, key)
         return {**call.headers, "Authorization": signature}
+
+
+def _number(message: Message) -> str:
+    """The number as Aliyun writes it: the country's code first, and no plus.
+
+    Raises:
+        Unroutable: it would be taken for another one. Eleven digits that begin with a 1 are a mobile number of mainland
+            China, and those of North America look the same.
+    """
+    digits = number_of(message)[1:]
+    if digits.startswith("1"):
+        raise Unroutable(
+            "number",
+            "Aliyun would take a North American number for a Chinese one; give the pool another provider",
+        )
+    return digits
 
 
 def _failure(answer: Answer) -> ChannelError | None:

@@ -3,7 +3,7 @@
     204  kept, or known already; 200 where a provider wants to read something (its `receipt_answer`, JSON)
     403  forged: nothing is kept
     404  no provider of this name reports back
-    413  larger than a mebibyte
+    413  larger than a mebibyte; of a mail that came back (message/rfc822), which may be, the beginning is kept
     503  PostgreSQL is away, or the provider's secret is missing: send it again (RFC 9110, section 15.6.4)
 
 No log line has an address, a body, a query or a name that a stranger chose.
@@ -118,7 +118,7 @@ def _later() -> Response:
 
 
 async def _bounded(request: Request) -> bytes:
-    """The body as it came.
+    """The body as it came; of a mail its first mebibyte, which has the report and not the attachments of ours.
 
     One that is too large is read on for a while, and forgotten: whoever sends it reads no answer before its end.
 
@@ -130,14 +130,15 @@ async def _bounded(request: Request) -> bytes:
         raise _TooLarge
     parts, size = [], 0
     async for part in request.stream():
+        if size < MAX_BODY:
+            parts.append(part)
         size += len(part)
         if size > MAX_READ:
-            break
-        if size <= MAX_BODY:
-            parts.append(part)
-    if size > MAX_BODY:
+            raise _TooLarge
+    mail = request.headers.get("content-type", "").lower().startswith("message/rfc822")
+    if size > MAX_BODY and not mail:
         raise _TooLarge
-    return b"".join(parts)
+    return b"".join(parts)[:MAX_BODY]
 
 
 def _query(request: Request) -> str:

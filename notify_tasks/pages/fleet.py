@@ -13,9 +13,10 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from notify_tasks import settings
@@ -32,6 +33,8 @@ LOOK_SOON: Final = 0.15
 """After something arrived: its delivery moves right now."""
 MOST_ASKED: Final = 500
 """Deliveries in one question; the newest that have not ended."""
+REPORTED_WITHIN: Final = timedelta(minutes=10)
+"""So long a delivery that was sent is asked for again: most receipts are there by then."""
 MOST_OPEN: Final = 16
 """Timelines that are watched."""
 MOST_LINKS: Final = 12_000
@@ -88,10 +91,14 @@ class Fleet:
         """Ask the database once. It never raises: `state` and `problem` tell how it went."""
         async with self._looking:
             arrivals: dict[str, list[str]] = {}
+            recent = datetime.now(UTC) - REPORTED_WITHIN
+            young: set[str] = set()
             for _, arrival in self._kept.newest():
                 if arrival.delivery_id and _is_uuid(arrival.delivery_id):
                     arrivals.setdefault(arrival.delivery_id, []).append(arrival.id)
-            asked = [id_ for id_ in arrivals if self._is_unsettled(id_)][:MOST_ASKED]
+                    if arrival.at > recent:
+                        young.add(arrival.delivery_id)
+            asked = [id_ for id_ in arrivals if self._is_unsettled(id_, young)][:MOST_ASKED]
             changes = Changes()
             try:
                 items, links = await asyncio.to_thread(self._look, asked, changes)
@@ -135,10 +142,10 @@ class Fleet:
         if self._database is not None:
             await asyncio.to_thread(self._database.close)
 
-    def _is_unsettled(self, delivery_id: str) -> bool:
-        # A final state may still be followed by a receipt: the pulse of an open timeline tells of that.
+    def _is_unsettled(self, delivery_id: str, young: AbstractSet[str]) -> bool:
+        # What was sent may be followed by a receipt; a late one shows in an open timeline, which has its own pulse.
         known = self.links.get(delivery_id)
-        return known is None or known.state not in FINAL
+        return known is None or known.state not in FINAL or (known.state == "sent" and delivery_id in young)
 
     def _take(self, item: InboxMessage, changes: Changes) -> None:
         id_ = f"inapp-{item.delivery_id}"

@@ -210,8 +210,7 @@ def test_a_worker_refuses_to_start_without_the_secrets_of_its_channels(
     assert status == 1
     assert (
         "notify.toml:4: providers.left.url: the variable SANDBOX_HTTP_URL is not set. "
-        "Set SANDBOX_HTTP_URL, or SANDBOX_HTTP_URL_FILE"
-        in said
+        "Set SANDBOX_HTTP_URL, or SANDBOX_HTTP_URL_FILE" in said
     )
     assert "notify.toml:10: providers.right.url: the variable SANDBOX_HTTP_URL is not set." in said
 

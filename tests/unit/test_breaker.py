@@ -109,6 +109,8 @@ def test_a_process_that_has_heard_of_trouble_makes_one_call_and_one_that_knows_b
         (Uncertain("timeout"), "sms", FAILURES_TO_OPEN),
         (Uncertain("timeout"), "webhook", None),
         (TryLater("450"), "email", None),
+        (TryLater("500"), "email", FAILURES_TO_OPEN),
+        (TryLater("500"), "webhook", None),
         (Throttled("429"), "sms", None),
         (Refused("400"), "sms", None),
         (AddressInvalid("410"), "sms", None),
