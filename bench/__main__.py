@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import carrying, machine, producing, sending
+from bench import carrying, costing, machine, producing, sending
 from bench.report import progress, table
 from bench.rig import running_rig
 
@@ -17,7 +17,10 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=600, help="messages in each run of P2 (default 600)")
     parser.add_argument("--calls", type=int, default=500, help="calls of each kind in P3 (default 500)")
     parser.add_argument(
-        "--mails", type=int, default=200, help="messages of each kind in each run of P13 (default 200)"
+        "--mails",
+        type=int,
+        default=200,
+        help="messages of each kind in P13, and by each provider (default 200)",
     )
     parser.add_argument(
         "--processes", type=int, default=2, help="worker processes of each variant (default 2)"
@@ -29,6 +32,7 @@ def main() -> int:
     )
     asked = parser.parse_args()
     load_before = machine.load()
+    costs = costing.measure(messages=asked.mails)
     carried = carrying.measure(messages=asked.mails, repeats=asked.repeats)
     progress("start of Redis, PostgreSQL and the far end")
     with running_rig(asked.seed) as rig:
@@ -56,6 +60,7 @@ def main() -> int:
     )
     print(table(lines))
     print(f"\n{sending.breakdown(variants)}")
+    print(f"\n{costs}")
     if counted:
         print(f"\n{counted}")
     return 0
