@@ -62,12 +62,13 @@ def measure(*, messages: int) -> str:
         tempfile.TemporaryDirectory(prefix="notify-bench-") as directory,
         _pools(Path(directory)) as (pools, far),
     ):
-        providers = {it.use: (it.provider(), ROOMS.get(it.name, "")) for it in pools.all()}
+        providers = {
+            it.use: (it.provider(), ROOMS.get(it.name, "")) for it in pools.all() if it.name != "inbox"
+        }
         providers["sms.aliyun"] = _aliyun(far), ""
         for use, (provider, room) in sorted(providers.items()):
-            channel = use.partition(".")[0]
-            if channel in CONTENTS:
-                rows.append(_row(use, provider, room or _address(channel, far), messages))
+            address = room or _address(use.partition(".")[0], far)
+            rows.append(_row(use, provider, address, messages))
     return columns(rows)
 
 
