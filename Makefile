@@ -22,7 +22,7 @@ demo: $(VENV)/.demo ## start the whole system on this machine and watch notifica
 .PHONY: test
 test: $(VENV)/.dev ## run the tests (without those marked long)
 	@sh requirements/browser.sh
-	$(BIN)/python -m pytest tests -m "not long" --numprocesses $(PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest tests -m "not long" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: faults
 faults: $(VENV)/.dev ## kill, stop and flush things at random and account for every notification

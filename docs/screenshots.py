@@ -51,7 +51,7 @@ def main() -> None:
         os.environ.update(stage.environment)
         settings.reset()
         send_everything(stage.database, stage.sandbox)
-        stage.sandbox.set_mode("sms", "429", retry_after="2")
+        stage.sandbox.set_mode("twilio", "429", retry_after="2")
         with sync_playwright() as driver:
             browser = driver.chromium.launch(
                 executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
@@ -126,15 +126,16 @@ def send_everything(database: Database, sandbox: Sandbox) -> None:
 
     shipped(4696, "tom", "sms")
     mentioned("mia", "chat")
-    shipped(4697, {"webhook": "https://shop.example/hooks/orders"}, "webhook")
+    shipped(4697, {"webhook": f"{origin}/webhooks/orders"}, "webhook")
     password("jonas")
     shipped(4698, "wei", "email")
-    shipped(4699, {"push": "flaky-phone"}, "push")
+    shipped(4699, {"webhook": f"{origin}/webhooks/flaky-7"}, "webhook")
     mentioned("jonas", "email", "inapp")
-    shipped(4700, {"chat": "#warehouse", "locale": "de"}, "chat")
+    shipped(4700, {"chat": "warehouse", "locale": "de"}, "chat")
+    shipped(4705, {"chat": "hangzhou", "locale": "zh-Hans"}, "chat")
     shipped(4701, "lina", "sms")
     paid("mia")
-    shipped(4702, "tom", "push")
+    mentioned("tom", "push", "webpush")
     password("lina")
     wait_for(database, sent)
     sandbox.set_mode("smtp", "drop_before_data", times=2)  # so that there is something to tell
@@ -147,7 +148,7 @@ def wait_for(database: Database, message_ids: list[str]) -> None:
     while time.monotonic() < ends:
         rows = watching.seen(database, message_ids)
         if len({row.message_id for row in rows}) == len(message_ids) and all(
-            row.state == "sent" for row in rows
+            row.state in {"sent", "delivered"} for row in rows
         ):
             return
         time.sleep(0.2)

@@ -208,7 +208,9 @@ class Deliverer:
         """
         configured = self._pools.get(claimed.provider)
         if configured is None:
-            return self._release(claimed, "provider_gone", due=retrying.MISCONFIGURED_WAIT)
+            # A new configuration has taken it away meanwhile. Where it may have the message, only it can say so.
+            due = retrying.MISCONFIGURED_WAIT if claimed.unknown else None
+            return self._release(claimed, "provider_gone", due=due)
         lease_ends = asked + (configured.lease if lease is None else lease)
         endpoint = self.until_written(lambda: self._webhooks.look(claimed))
         if endpoint.blocked is not None:

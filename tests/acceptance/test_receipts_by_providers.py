@@ -175,7 +175,7 @@ def test_what_is_forged_changes_nothing(fleet: RunningFleet) -> None:
     fleet.sandbox.say("twilio", "+15551230088", "STOP")
     log = fleet.supervisor.log_path("gateway")
     fleet.wait(
-        "the door refuses it", lambda: "refused 1 receipts for twilio: signature" in log.read_text(), 30
+        "the door refuses it", lambda: "receipts refused for twilio (signature): 1" in log.read_text(), 30
     )
 
     assert (

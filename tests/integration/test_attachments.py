@@ -16,7 +16,6 @@ from notify_tasks import configure, send_notification, settings
 from notify_tasks.gates import Subject
 from notify_tasks.notification import Notification
 from notify_tasks.outcomes import Outcome
-from notify_tasks.planning import Profile
 from notify_tasks.states import State
 from notify_tasks.store import accepting, attachments, intakes, statuses
 from notify_tasks.store.database import Database
@@ -303,7 +302,7 @@ def test_notifications_of_a_batch_keep_their_own(it: World) -> None:
 def test_a_known_recipient_stored_by_the_call_and_attachments_share_one_commit(it: World, desk: Shop) -> None:
     desk.take(letter(to={"id": "user-42", "email": EMAIL}), "notify.intake")
     context = accepting.read_context(it.db, [letter(to="user-42")])
-    assert context.profiles["default", "user-42"] == Profile("user-42", {"email": (EMAIL,)})
+    assert context.profiles["default", "user-42"].addresses == {"email": (EMAIL,)}
     assert stored(it) == [(0, PDF)]
 
 

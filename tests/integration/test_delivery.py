@@ -368,7 +368,11 @@ def test_a_full_share_gives_the_claim_back(it: World, two: Shop) -> None:
 def test_a_provider_that_is_gone_from_the_configuration_gives_the_claim_back(it: World, desk: Shop) -> None:
     claimed = it.claimed(provider="retired")
     outcome = desk.deliverer.perform(claimed, asked=time.monotonic())
-    assert (outcome.state, it.row(claimed.id)["reason"]) == (State.HELD, "provider_gone")
+    assert (outcome.state, outcome.wake, it.row(claimed.id)["reason"]) == (
+        State.QUEUED,
+        True,
+        "provider_gone",
+    )
 
 
 # --- doubt ----------------------------------------------------------------------------------------------

@@ -264,9 +264,9 @@ def test_what_waits_for_its_first_choices_rate_keeps_the_weights_and_what_is_urg
 
 
 def test_nobody_queues_up_for_a_substitute(limiter: Limiter) -> None:
-    # Given all of the first choice's threads busy,
+    # Given all of the first choice's threads busy, and something that must not wait for them,
     gates = Gates(two(b="1/h"), threads=2, channels=("sms",), pauses=dict, limiter=limiter)
     assert asked(gates, "normal") == "a"
     assert gates.enter("a") is None
     # then its substitute is called where it can be now, and nobody waits an hour for it.
-    assert [asked(gates, "normal") for _ in range(2)] == ["b", "provider_share_full"]
+    assert [asked(gates, "high") for _ in range(2)] == ["b", "provider_share_full"]
