@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Final
 
 from channels.contract import Attachment, Content, EmailContent, Refused, TryLater
 from notify_tasks import carried
 from notify_tasks.attachments import CARRIED_BY
+from notify_tasks.event_type import EventType
 from notify_tasks.rates import Rate
 from notify_tasks.rendering import BrokenType, Catalog, RenderError
 from notify_tasks.store.deliveries import Claimed
 from notify_tasks.stored_files import StoredFiles
+from notify_tasks.unsubscribing import Link, Links
+
+logger = logging.getLogger(__name__)
+
+EMAIL: Final = "email"
+_told: Final[set[str]] = set()
+"""Types whose mails carry no link though they should: each is told once."""
 
 
 def limits(catalog: Catalog, event_type: str) -> tuple[Rate, ...]:
@@ -24,7 +34,11 @@ def limits(catalog: Catalog, event_type: str) -> tuple[Rate, ...]:
 
 
 def compose(
-    catalog: Catalog, claimed: Claimed, kept: Callable[[], Mapping[int, bytes]], files: StoredFiles
+    catalog: Catalog,
+    claimed: Claimed,
+    kept: Callable[[], Mapping[int, bytes]],
+    files: StoredFiles,
+    links: Links | None = None,
 ) -> tuple[Content, str]:
     """Render a delivery.
 
@@ -33,6 +47,7 @@ def compose(
         claimed: the delivery.
         kept: reads its attachments that are in the database; called only where it carries some.
         files: stored attachments.
+        links: makes links to unsubscribe; None where no key is set.
 
     Returns:
         The content, and the version of the template.
@@ -49,6 +64,7 @@ def compose(
     attachments: tuple[Attachment, ...] = ()
     if claimed.attachments and claimed.channel in CARRIED_BY:
         attachments = carried.gather(claimed.attachments, kept, files)
+    unsubscribe = _unsubscribe(links, loaded.policy, claimed)
     try:
         rendered = loaded.render(
             claimed.channel,
@@ -60,6 +76,7 @@ def compose(
                 "timezone": claimed.timezone,
             },
             attachments=carried.described(claimed.attachments, attachments),
+            unsubscribe_url=unsubscribe,
         )
     except RenderError as error:
         raise Refused("render_failed", str(error)[:500]) from None
@@ -67,6 +84,22 @@ def compose(
         problem = type(error).__name__
         raise TryLater("render_bug", problem) from None
     content = rendered.content
-    if attachments and isinstance(content, EmailContent):
-        content = replace(content, attachments=attachments)
+    if isinstance(content, EmailContent) and (attachments or unsubscribe):
+        content = replace(content, attachments=attachments, unsubscribe=unsubscribe)
     return content, rendered.version
+
+
+def _unsubscribe(links: Links | None, event_type: EventType, claimed: Claimed) -> str | None:
+    """Where the person ends these mails. A bare address is nobody's whose choice could be kept."""
+    if not event_type.unsubscribe or claimed.channel != EMAIL or claimed.recipient_id is None:
+        return None
+    link = Link(claimed.tenant, claimed.recipient_id, event_type.category, claimed.channel)
+    made = links.url(link) if links is not None else None
+    if made is None and event_type.name not in _told:
+        _told.add(event_type.name)
+        logger.warning(
+            "mails of the type %s carry no link to unsubscribe: set NOTIFY_SECRET_KEY and NOTIFY_PUBLIC_URL, "
+            "here and at the gateway",
+            event_type.name,
+        )
+    return made

@@ -42,6 +42,7 @@ from notify_tasks.store import deliveries
 from notify_tasks.store.database import Database, DatabaseAway
 from notify_tasks.store.deliveries import Claimed, ClaimRequest, Result, Waiting
 from notify_tasks.stored_files import StoredFiles
+from notify_tasks.unsubscribing import Links
 from notify_tasks.watchdog import Watchdog
 from notify_tasks.webhooks import DISABLED, Webhooks
 
@@ -63,6 +64,7 @@ class Deliverer:
         away: told when the database is away; it stops the process from fetching more.
         files: stored attachments; None where this process has no folder of them.
         webhooks: knows endpoints' own secrets; without it every webhook is signed as its provider is configured.
+        links: makes links to unsubscribe; None where no key is set.
     """
 
     def __init__(  # noqa: PLR0913 - one for each part that it works with
@@ -77,6 +79,7 @@ class Deliverer:
         away: Callable[[DatabaseAway], None],
         files: StoredFiles | None = None,
         webhooks: Webhooks | None = None,
+        links: Links | None = None,
     ) -> None:
         self._database = database
         self._pools = pools
@@ -87,6 +90,7 @@ class Deliverer:
         self._away = away
         self._files = files or StoredFiles(None)
         self._webhooks = webhooks or Webhooks(None)
+        self._links = links
         self._stopping = threading.Event()
         self._countdowns = Countdowns()
 
@@ -293,6 +297,7 @@ class Deliverer:
             claimed,
             lambda: self.until_written(lambda: kept.read(self._database, claimed.notification_id)),
             self._files,
+            self._links,
         )
 
     # --- what did not work --------------------------------------------------------------------------

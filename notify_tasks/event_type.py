@@ -32,6 +32,10 @@ class EventType:
         language: the language of the files in the folder itself (`en`): how they write dates and amounts.
         per_recipient: how often it may write to one recipient over one channel; each must hold.
         verified_only: send to stored addresses only where the person has proved that they are theirs.
+        opt_in: it goes only to people who have switched it on; False for all who have not switched it off.
+        required: nobody can switch it off, and it waits for nobody's quiet hours or vacation.
+        unsubscribe: its mails carry a link by which the person switches its category off for mail.
+        ignores_quiet_hours: it does not wait for the end of quiet hours.
     """
 
     name: str
@@ -45,6 +49,10 @@ class EventType:
     language: str = "en"
     verified_only: bool = False
     per_recipient: tuple[Rate, ...] = ()
+    opt_in: bool = False
+    required: bool = False
+    unsubscribe: bool = False
+    ignores_quiet_hours: bool = False
 
     def on_doubt_for(self, channel: str) -> str:
         """`resend` unless the type says otherwise; an SMS costs money and annoys, so it is held."""

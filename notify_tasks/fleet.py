@@ -15,6 +15,7 @@ from typing import Final
 import redis
 
 from channels.contract import DataContent, Message
+from notify_tasks import unsubscribing
 from notify_tasks.alarm import Alarm
 from notify_tasks.broker import Broker, BrokerError, Outgoing
 from notify_tasks.configuration.model import Configuration
@@ -269,6 +270,7 @@ def open_fleet(
         away=away,
         files=StoredFiles(settings.attachments),
         webhooks=Webhooks(database, secret_key=settings.secret_key, failing=settings.endpoint_failing),
+        links=unsubscribing.links(settings.secret_key, settings.public_url),
     )
     intake = Intake(
         database=database,

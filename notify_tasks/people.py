@@ -188,9 +188,9 @@ def erase(
     """Erase a recipient: who they are, and what they were sent.
 
     In one transaction: deliveries that wait are cancelled (`recipient_erased`); contact points, in-app messages,
-    addresses, and payloads and attachments of notifications to this person alone are gone. Ids, states, times and
-    hashes stay, and suppressed addresses do, because they keep the fleet from writing there again. So do webhook
-    endpoints that are registered or disabled (`endpoints`), which belong to the tenant.
+    addresses, recurring schedules for this person alone, and payloads and attachments of notifications to them alone
+    are gone. Ids, states, times and hashes stay, and suppressed addresses do, because they keep the fleet from writing
+    there again. So do webhook endpoints that are registered or disabled (`endpoints`), which belong to the tenant.
 
     What a worker is sending at this moment is sent; erase again where `being_sent` says so. Calls that are still in
     Redis are planned when they are taken, and store the person again where they bring addresses with the id: let the

@@ -132,6 +132,7 @@ class LoadedType:
         *,
         recipient: Mapping[str, Any],
         attachments: Sequence[Mapping[str, Any]] = (),
+        unsubscribe_url: str | None = None,
     ) -> Rendered:
         """Render a message.
 
@@ -142,6 +143,7 @@ class LoadedType:
             recipient: plain values that templates may show (`id`, `locale`, `timezone`), and nothing else. The last
                 two also say how dates, times and amounts are written.
             attachments: what goes with the message: `{"name": "invoice.pdf", "size": bytes}` each.
+            unsubscribe_url: where the person ends these messages, for a link in them.
 
         Raises:
             RenderError: permanent for this payload and these templates.
@@ -160,7 +162,9 @@ class LoadedType:
             found = self._nearest(chain, part)
             if found is None:
                 continue
-            parts[part] = self.render_file(found, payload, {"locale": locale, **recipient}, attachments)
+            parts[part] = self.render_file(
+                found, payload, {"locale": locale, **recipient}, attachments, unsubscribe_url
+            )
             used = found.rpartition("/")[0] or DEFAULT
             if deepest == DEFAULT or (used != DEFAULT and chain.index(used) < chain.index(deepest)):
                 deepest = used
@@ -172,6 +176,7 @@ class LoadedType:
         payload: Mapping[str, Any],
         recipient: Mapping[str, Any],
         attachments: Sequence[Mapping[str, Any]] = (),
+        unsubscribe_url: str | None = None,
     ) -> Any:
         """Render one file (`de/email.html`) as its channel needs it: text, or an object for JSON.
 
@@ -182,6 +187,7 @@ class LoadedType:
             "payload": dict(payload),
             "recipient": dict(recipient),
             "attachments": [dict(entry) for entry in attachments],
+            "unsubscribe_url": unsubscribe_url,
         }
         words = file.rpartition("/")[0] or self.policy.language
         text = run(self._environment(file), self._sources, file, context, manner_for(words, recipient))

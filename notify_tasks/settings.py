@@ -84,6 +84,11 @@ class Settings:
         "the key that secrets of webhook endpoints are stored under: 32 bytes in URL-safe base64, which "
         f"`{NEW_KEY}` makes. Several, with a space between: the first encrypts, all decrypt",
     )
+    public_url: str | None = _setting(
+        None,
+        "the gateway's URL as people reach it, `https://notify.example.com`: with `secret_key`, mails of types with "
+        "`unsubscribe = true` carry a link to it",
+    )
     endpoint_failing: float = _setting(
         5 * 86400.0, "for how long a webhook endpoint may fail before it is disabled; `1h` or more", SECONDS
     )
@@ -143,6 +148,7 @@ class Fields(TypedDict, total=False):
     env: str | None
     attachments: str | None
     secret_key: str | None
+    public_url: str | None
     endpoint_failing: float
 
 
@@ -347,6 +353,17 @@ def _secret_key(value: object) -> str | None:
     return " ".join(keys)
 
 
+def _public_url(value: object) -> str | None:
+    url = _optional_text(value)
+    if url is not None and not re.fullmatch(
+        r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?", url
+    ):
+        raise _Wrong(
+            "it is no https:// URL of a host and perhaps a path. Write it as in https://notify.example.com"
+        )
+    return None if url is None else url.rstrip("/")
+
+
 def _switch(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -377,6 +394,7 @@ _CHECKS: Final[dict[str, Callable[[object], object]]] = {
     "env": _env,
     "attachments": _optional_path,
     "secret_key": _secret_key,
+    "public_url": _public_url,
     "endpoint_failing": _endpoint_failing,
 }
 

@@ -21,7 +21,7 @@ from notify_tasks.notification import Notification
 from notify_tasks.parked import Parking
 from notify_tasks.providers import Pools
 from notify_tasks.routing import CHANNELS, LANES, WORK_QUEUES, queue_for
-from notify_tasks.store import intakes, receipts, sweeps
+from notify_tasks.store import intakes, receipts, schedules, sweeps
 from notify_tasks.store.database import BadRow, Database, DatabaseError
 from notify_tasks.store.sweeps import Passed, Wake
 
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 BATCH: Final = 1000
 BATCHES: Final = 20
 """Rows at most in one go, and how often in one sweep: the rest is the next sweep's."""
+SCHEDULES: Final = 200
+"""Recurring schedules in one go: between its commits, rules are reckoned."""
 LEDGER_PAGE: Final = 500
 TAKEOVER_SECONDS: Final = 10.0
 """Less than `sweeps.GAP_SECONDS`, or the take-over itself would be the gap that keeps leases from ending."""
@@ -48,6 +50,7 @@ class Swept:
     expired: int = 0
     leases_ended: int = 0
     rewoken_as_lost: int = 0
+    occurrences: int = 0
     intake: int = 0
     parked: int = 0
     receipts: int = 0
@@ -116,6 +119,7 @@ class Sweeper:
             self._end_leases(swept)
         self._expire(swept)
         swept.due = self.wake_due()
+        self._schedules(swept)
         self._intake_rows(swept)
         self._receipts(swept)
         passed = sweeps.passed_markers(self._database)
@@ -164,6 +168,19 @@ class Sweeper:
             if not full:
                 break
         return found
+
+    def _schedules(self, swept: Swept) -> None:
+        """What recurs and is due becomes calls in the intake table."""
+        try:
+            for _ in range(BATCHES):
+                looked_at, made = schedules.tick(self._database, limit=SCHEDULES)
+                swept.occurrences += made
+                if not looked_at:
+                    break
+            schedules.prune(self._database)
+        except BadRow as error:  # everything else goes on
+            swept.problems.append(f"schedules: {error}")
+            logger.error("recurring schedules are not taken up: %s", error)  # noqa: TRY400 - the words hold no row
 
     def _intake_rows(self, swept: Swept) -> None:
         for _ in range(BATCH):  # rows that had been taken before come one by one

@@ -10,8 +10,10 @@ from typing import Any, Final, NoReturn
 from notify_tasks.cli import (
     commands_authoring,
     commands_operating,
+    commands_preferring,
     commands_reaching,
     commands_receiving,
+    commands_recurring,
     commands_sending,
 )
 from notify_tasks.cli.grammar import PROGRAM, Help, Parser
@@ -32,15 +34,17 @@ Each command has examples: `notify send --help`.
 """
 
 _IN_ORDER: Final = (
-    *("demo", "send", "status", "cancel", "replay", "recipients", "devices", "endpoints", "suppressions"),
-    *("receipts", "parked", "templates"),
+    *("demo", "send", "status", "cancel", "replay", "recipients", "devices", "endpoints", "preferences"),
+    *("suppressions", "schedules", "receipts", "parked", "templates"),
     *("config", "providers", "migrate", "doctor", "health", "gateway", "sandbox"),
 )
 _ADD: Final = {
     **commands_sending.ADD,
     **commands_authoring.ADD,
+    **commands_preferring.ADD,
     **commands_reaching.ADD,
     **commands_receiving.ADD,
+    **commands_recurring.ADD,
     **commands_operating.ADD,
 }
 

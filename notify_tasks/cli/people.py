@@ -172,7 +172,10 @@ def _told(done: Erased) -> list[str]:
         (done.notifications, "the content blanked of " + counted(done.notifications, "notification")),
         (done.shared, counted(done.shared, "notification") + " that others got, too: the content stays"),
         (done.inbox, counted(done.inbox, "in-app message") + " deleted"),
-        (done.calls, counted(done.calls, "call") + " not planned or rejected: the person taken out"),
+        (
+            done.calls,
+            counted(done.calls, "call") + " not planned, rejected or recurring: the person taken out",
+        ),
         (done.parked, counted(done.parked, "parked message") + " deleted"),
         (
             done.parked_unsearched,

@@ -39,11 +39,16 @@ def run(options: argparse.Namespace) -> int:
 
 def as_json(message_id: str, found: Found) -> dict[str, Any]:
     """Everything under a message id as plain values; times in RFC 3339."""
-    moments = {"kept_since": found.kept_since, "cancelled_at": found.cancelled_at}
+    moments = {
+        "kept_since": found.kept_since,
+        "cancelled_at": found.cancelled_at,
+        "occurrence": found.occurrence,
+    }
     return {
         "message_id": message_id,
         "notifications": _plain([it.as_json() for it in found.notifications]),
         **{name: None if at is None else at.isoformat() for name, at in moments.items()},
+        "schedule": found.schedule,
     }
 
 

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 from notify_tasks.gateway.health import Health
 from notify_tasks.gateway.hooks import Hooks
 from notify_tasks.gateway.parts import Parts
+from notify_tasks.gateway.unsubscribe import Unsubscribe
 
 
 def application(parts: Parts) -> Starlette:
@@ -20,7 +21,11 @@ def application(parts: Parts) -> Starlette:
     Args:
         parts: what the doors need.
     """
-    routes: Sequence[BaseRoute] = [*Health(parts).routes(), *Hooks(parts).routes()]
+    routes: Sequence[BaseRoute] = [
+        *Health(parts).routes(),
+        *Hooks(parts).routes(),
+        *Unsubscribe(parts).routes(),
+    ]
     made = Starlette(routes=routes, exception_handlers={Exception: _failed})
     made.router.redirect_slashes = False  # no provider follows one
     return made

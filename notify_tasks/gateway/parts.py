@@ -17,6 +17,7 @@ from notify_tasks.reloading import Reloader, check_start
 from notify_tasks.settings import Settings
 from notify_tasks.store import migrate
 from notify_tasks.store.database import Database, DatabaseError
+from notify_tasks.unsubscribing import Links, links
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class Parts:
     database: Database
     pools: Pools
     waker: Waker
+    links: Links | None = None
+    """Reads links to unsubscribe; None where no key is set."""
 
 
 @contextmanager
@@ -62,7 +65,7 @@ def opened(settings: Settings) -> Iterator[Parts]:
     )
     reloader.start()
     try:
-        yield Parts(database, pools, Waker(broker))
+        yield Parts(database, pools, Waker(broker), links(settings.secret_key, settings.public_url))
     finally:
         reloader.stop()
         pools.close()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from notify_tasks import choices
 from notify_tasks.notification import Notification
 from notify_tasks.planning import Decision, Profile
 from notify_tasks.store import attachments
@@ -24,16 +25,17 @@ SELECT 'person' AS kind, r.tenant, r.id, r.locale, r.timezone, c.channel, c.addr
        EXISTS (SELECT 1 FROM notify.suppression s
                 WHERE s.tenant IN (c.tenant, '*') AND s.channel = c.channel
                   AND s.digest = md5(c.address) AND s.address = c.address) AS suppressed,
-       c.verified_at IS NOT NULL AS verified, now() AS now
+       c.verified_at IS NOT NULL AS verified, p.settings AS choices, now() AS now
   FROM person
   JOIN notify.recipient r USING (tenant, id)
+  LEFT JOIN notify.preference p ON p.tenant = r.tenant AND p.recipient_id = r.id
   LEFT JOIN notify.contact_point c ON c.tenant = r.tenant AND c.recipient_id = r.id
 UNION ALL
-SELECT 'address', bare.tenant, NULL, NULL, NULL, s.channel, s.address, true, false, now()
+SELECT 'address', bare.tenant, NULL, NULL, NULL, s.channel, s.address, true, false, NULL, now()
   FROM bare JOIN notify.suppression s ON s.tenant IN (bare.tenant, '*') AND s.channel = bare.channel
         AND s.digest = md5(bare.address) AND s.address = bare.address
 UNION ALL
-SELECT 'now', NULL, NULL, NULL, NULL, NULL, NULL, false, false, now()
+SELECT 'now', NULL, NULL, NULL, NULL, NULL, NULL, false, false, NULL, now()
 """
 
 
@@ -59,7 +61,7 @@ class Context:
 def read_context(  # noqa: C901 - a question and its answer, row by row
     database: Database, notifications: Iterable[Notification]
 ) -> Context:
-    """Recipients, their addresses, and which addresses are suppressed, in one statement."""
+    """Recipients, their addresses and preferences, and which addresses are suppressed, in one statement."""
     people, addresses = set(), set()
     for notification in notifications:
         for ref in notification.to:
@@ -82,7 +84,7 @@ def read_context(  # noqa: C901 - a question and its answer, row by row
         ),
     )
     context = Context(now=rows[-1]["now"])
-    found: dict[tuple[str, str], tuple[str | None, str | None, dict[str, tuple[str, ...]]]] = {}
+    found: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[str, ...]]]] = {}
     unverified: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for row in rows:
         if row["kind"] == "now":
@@ -90,18 +92,21 @@ def read_context(  # noqa: C901 - a question and its answer, row by row
         if row["suppressed"]:
             context.suppressed.setdefault(row["tenant"], set()).add((row["channel"], row["address"]))
         if row["kind"] == "person":
-            _, _, by_channel = found.setdefault(
-                (row["tenant"], row["id"]), (row["locale"], row["timezone"], {})
-            )
+            _, by_channel = found.setdefault((row["tenant"], row["id"]), (row, {}))
             if row["channel"] is not None:
                 by_channel[row["channel"]] = (*by_channel.get(row["channel"], ()), row["address"])
                 if not row["verified"]:
                     unverified.setdefault((row["tenant"], row["id"]), set()).add(
                         (row["channel"], row["address"])
                     )
-    for (tenant, id_), (locale, timezone, by_channel) in found.items():
+    for (tenant, id_), (person, by_channel) in found.items():
         context.profiles[tenant, id_] = Profile(
-            id_, by_channel, locale, timezone, frozenset(unverified.get((tenant, id_), ()))
+            id_,
+            by_channel,
+            person["locale"],
+            person["timezone"],
+            frozenset(unverified.get((tenant, id_), ())),
+            choices.read(person["choices"]),
         )
     return context
 
@@ -184,7 +189,7 @@ d AS MATERIALIZED (
         id uuid, notification_id uuid, tenant text, message_id text, event_type text, recipient_id text, address text,
         locale text, timezone text, channel text, lane text, state text, reason text, on_doubt text,
         sandbox boolean, due_at timestamptz, expires_at timestamptz, max_attempts smallint, queue text,
-        token uuid, provider text, lease float8, worker text)),
+        category text, opt_in boolean, token uuid, provider text, lease float8, worker text)),
 new_key AS (
     INSERT INTO notify.message_key (tenant, message_id, hash, notification_id)
     SELECT tenant, message_id, hash, id FROM n WHERE keyed ORDER BY tenant, message_id
@@ -204,12 +209,14 @@ new_notification AS (
 new_delivery AS (
     INSERT INTO notify.delivery (id, notification_id, tenant, message_id, event_type, recipient_id, address, locale,
                                  timezone, channel, lane, state, reason, on_doubt, sandbox, due_at, expires_at,
-                                 max_attempts, marker, fence, attempts, lease_until, provider)
+                                 max_attempts, category, opt_in, marker, fence, attempts, lease_until, provider)
     SELECT d.id, d.notification_id, d.tenant, d.message_id, d.event_type, d.recipient_id, d.address, d.locale,
            d.timezone, d.channel, d.lane,
-           CASE WHEN s.address IS NOT NULL AND d.state <> 'expired' THEN 'suppressed' ELSE d.state END,
-           CASE WHEN s.address IS NOT NULL AND d.state <> 'expired' THEN 'address_suppressed' ELSE d.reason END,
-           d.on_doubt, d.sandbox, d.due_at, d.expires_at, d.max_attempts,
+           CASE WHEN s.address IS NOT NULL AND d.state <> 'expired' THEN 'suppressed'
+                WHEN u.off THEN 'suppressed' ELSE d.state END,
+           CASE WHEN s.address IS NOT NULL AND d.state <> 'expired' THEN 'address_suppressed'
+                WHEN u.off THEN 'preference_off' ELSE d.reason END,
+           d.on_doubt, d.sandbox, d.due_at, d.expires_at, d.max_attempts, d.category, coalesce(d.opt_in, false),
            notify.marker_now(d.queue),
            c.one, c.one, CASE WHEN c.one = 1 THEN now() + make_interval(secs => d.lease) END,
            CASE WHEN c.one = 1 THEN d.provider END
@@ -218,7 +225,14 @@ new_delivery AS (
            SELECT x.address FROM notify.suppression x
             WHERE x.tenant IN (d.tenant, '*') AND x.channel = d.channel
               AND x.digest = md5(d.address) AND x.address = d.address LIMIT 1) s ON true
-     CROSS JOIN LATERAL (SELECT CASE WHEN d.token IS NOT NULL AND s.address IS NULL THEN 1 ELSE 0 END AS one) c
+      -- What starts here was planned a moment ago; what does not is asked again by its claim.
+     CROSS JOIN LATERAL (
+           SELECT d.token IS NOT NULL AND d.category IS NOT NULL AND coalesce((
+                  SELECT NOT notify.wanted(p.settings, d.category, d.channel, coalesce(d.opt_in, false))
+                    FROM notify.preference p
+                   WHERE p.tenant = d.tenant AND p.recipient_id = d.recipient_id), d.opt_in, false) AS off) u
+     CROSS JOIN LATERAL (
+           SELECT CASE WHEN d.token IS NOT NULL AND s.address IS NULL AND NOT u.off THEN 1 ELSE 0 END AS one) c
     RETURNING id, notification_id, tenant, state, reason),
 new_attempt AS (
     INSERT INTO notify.attempt (token, delivery_id, number, fence, provider, idempotency_key, worker)
@@ -412,7 +426,10 @@ def _delivery_row(item: NewNotification, delivery: NewDelivery) -> dict[str, Any
         "expires_at": decision.expires_at.isoformat(),
         "max_attempts": decision.max_attempts,
         "queue": delivery.queue,
+        "category": decision.category,
     }
+    if decision.opt_in:
+        row["opt_in"] = True
     if claim:
         row |= {
             "token": str(claim.token),

@@ -104,16 +104,21 @@ candidate AS MATERIALIZED (
                WHEN d.expires_at <= now() THEN 'expired'
                WHEN EXISTS (
                    SELECT 1 FROM notify.suppression s WHERE s.tenant IN (d.tenant, '*') AND s.channel = d.channel
-                      AND s.digest = md5(d.address) AND s.address = d.address) THEN 'suppressed' END AS ends
+                      AND s.digest = md5(d.address) AND s.address = d.address) THEN 'suppressed'
+               WHEN d.category IS NOT NULL AND coalesce((
+                   SELECT NOT notify.wanted(p.settings, d.category, d.channel, d.opt_in) FROM notify.preference p
+                    WHERE p.tenant = d.tenant AND p.recipient_id = d.recipient_id), d.opt_in)
+               THEN 'unwanted' END AS ends
       FROM notify.delivery d
      WHERE d.id IN (SELECT r.id FROM r WHERE NOT EXISTS (SELECT 1 FROM notify.attempt a WHERE a.token = r.token))
        AND d.state IN ('queued', 'retrying') AND (d.not_before IS NULL OR d.not_before <= now())
      ORDER BY d.id FOR UPDATE OF d),
 ended AS (
     UPDATE notify.delivery d
-       SET state = CASE WHEN d.unknown > 0 THEN 'in_doubt' WHEN c.ends = 'erased' THEN 'cancelled' ELSE c.ends END,
+       SET state = CASE WHEN d.unknown > 0 THEN 'in_doubt' WHEN c.ends = 'erased' THEN 'cancelled'
+                        WHEN c.ends = 'unwanted' THEN 'suppressed' ELSE c.ends END,
            reason = CASE c.ends WHEN 'suppressed' THEN 'address_suppressed' WHEN 'erased' THEN 'recipient_erased'
-                                ELSE c.ends END,
+                                WHEN 'unwanted' THEN 'preference_off' ELSE c.ends END,
            due_at = NULL, updated_at = now()
       FROM candidate c WHERE d.id = c.id AND c.ends IS NOT NULL
     RETURNING d.id, d.tenant, d.notification_id, d.state, d.reason),
@@ -152,9 +157,9 @@ SELECT c.id, c.token, c.fence, c.notification_id, c.tenant, c.message_id, c.even
 def claim(database: Database, requests: Sequence[ClaimRequest]) -> list[Claimed]:
     """Start deliveries: an attempt row, `sending`, a higher fence and a lease, in one commit.
 
-    What was cancelled, expired or suppressed meanwhile ends here. While an attempt's outcome is unknown, only its
-    own provider may claim. A claim run again with its token finds itself, unless the first run is being committed
-    at this very moment: then only a third one sees it. Whatever is not in the result may not be sent.
+    What was cancelled, expired, suppressed or switched off meanwhile ends here. While an attempt's outcome is
+    unknown, only its own provider may claim. A claim run again with its token finds itself, unless the first run is
+    being committed at this very moment: then only a third one sees it. Whatever is not in the result may not be sent.
     """
     document = jsonb(
         [

@@ -38,7 +38,8 @@ class Erased:
             blanked.
         shared: notifications that other people got, too: their payload stays.
         inbox: in-app messages that are gone.
-        calls: calls not yet planned, or rejected and kept for a replay, that no longer name the person.
+        calls: recurring schedules, and calls not yet planned or rejected and kept for a replay, that no longer name
+            the person.
         parked: parked messages to this person alone that are gone.
         parked_unsearched: parked messages that name other people, too, or cannot be read, and stay.
     """
@@ -148,6 +149,24 @@ fewer AS (
 SELECT 1 AS one FROM c
 """
 
+# Before the calls that are kept: one that a schedule has just made is among them.
+_SCHEDULES: Final = """
+WITH c AS MATERIALIZED (
+    SELECT s.tenant, s.id, (SELECT jsonb_agg(e ORDER BY place)
+                              FROM jsonb_array_elements(s.envelope -> 'to') WITH ORDINALITY AS t(e, place)
+                             WHERE e ->> 'id' IS DISTINCT FROM %(id)s) AS others
+      FROM notify.schedule s
+     WHERE s.tenant = %(tenant)s
+       AND s.envelope -> 'to' @> jsonb_build_array(jsonb_build_object('id', %(id)s::text))
+     ORDER BY s.id FOR UPDATE),
+gone AS (
+    DELETE FROM notify.schedule s USING c WHERE s.tenant = c.tenant AND s.id = c.id AND c.others IS NULL),
+fewer AS (
+    UPDATE notify.schedule s SET envelope = jsonb_set(s.envelope, '{to}', c.others), updated_at = now() FROM c
+     WHERE s.tenant = c.tenant AND s.id = c.id AND c.others IS NOT NULL)
+SELECT 1 AS one FROM c
+"""
+
 # What a provider said of the person's deliveries, in whose words an address may be. A receipt is locked before its
 # delivery, as applying does it.
 _RECEIPTS: Final = """
@@ -185,6 +204,7 @@ def _erase(connection: Connection, recipient_id: str, tenant: str) -> Erased:
     who = {"id": recipient_id, "tenant": tenant, "reason": REASON}
     connection.execute(_RECEIPTS, who)
     # Deliveries before people, as accepting does it: two that lock in another order end each other.
+    scheduled = connection.execute(_SCHEDULES, who).rowcount
     kept = connection.execute(_KEPT, who).rowcount
     deliveries = connection.execute(_DELIVERIES, who).fetchone() or {}
     notifications = connection.execute(_NOTIFICATIONS, who).fetchone() or {}
@@ -202,7 +222,7 @@ def _erase(connection: Connection, recipient_id: str, tenant: str) -> Erased:
         **deliveries,
         **notifications,
         inbox=inbox,
-        calls=kept + rejected,
+        calls=scheduled + kept + rejected,
         parked=gone,
         parked_unsearched=unsearched,
     )

@@ -30,12 +30,12 @@ _AGAIN = """
 WITH pair AS (SELECT * FROM jsonb_to_recordset(%s::jsonb) AS x(old uuid, new uuid)),
 new AS (
     INSERT INTO notify.delivery (id, notification_id, tenant, message_id, event_type, recipient_id, address, locale,
-                                 timezone, channel, lane, state, on_doubt, sandbox, expires_at, max_attempts, marker,
-                                 replay_of)
+                                 timezone, channel, lane, state, on_doubt, sandbox, expires_at, max_attempts, category,
+                                 opt_in, marker, replay_of)
     SELECT p.new, d.notification_id, d.tenant, d.message_id, d.event_type, d.recipient_id, d.address, d.locale,
            d.timezone, d.channel, d.lane, 'queued', d.on_doubt, d.sandbox,
            now() + greatest(d.expires_at - d.created_at, make_interval(mins => 10)), d.max_attempts,
-           notify.marker_now(notify.queue_for(d.channel, d.lane)), d.id
+           d.category, d.opt_in, notify.marker_now(notify.queue_for(d.channel, d.lane)), d.id
       FROM pair p JOIN notify.delivery d ON d.id = p.old
     ON CONFLICT (replay_of) WHERE replay_of IS NOT NULL DO NOTHING  -- another replay was quicker
     RETURNING id, tenant, notification_id, channel, lane, message_id, event_type, replay_of),

@@ -90,11 +90,15 @@ class Found:
         notifications: what was stored, oldest first.
         kept_since: it waits in the intake table, and since when.
         cancelled_at: a cancel came before any worker had seen it.
+        schedule: the recurring schedule that made the call.
+        occurrence: for which of its times, in UTC.
     """
 
     notifications: list[Status]
     kept_since: datetime | None = None
     cancelled_at: datetime | None = None
+    schedule: str | None = None
+    occurrence: datetime | None = None
 
 
 _NOTIFICATIONS = """
@@ -117,7 +121,12 @@ SELECT notification_id, delivery_id, kind, code, detail, at
 """
 _KEPT = """
 SELECT (SELECT min(created_at) FROM notify.intake WHERE tenant = %(tenant)s AND message_id = %(id)s) AS kept_since,
-       (SELECT cancelled_at FROM notify.message_key WHERE tenant = %(tenant)s AND message_id = %(id)s) AS cancelled_at
+       (SELECT cancelled_at FROM notify.message_key WHERE tenant = %(tenant)s AND message_id = %(id)s) AS cancelled_at,
+       o.schedule_id AS schedule, o.occurrence
+  FROM (SELECT 1) one
+  LEFT JOIN LATERAL (
+      SELECT schedule_id, occurrence FROM notify.schedule_occurrence
+       WHERE tenant = %(tenant)s AND message_id = %(id)s LIMIT 1) o ON true
 """
 
 
@@ -139,7 +148,7 @@ def read(database: Database, message_id: str, *, tenant: str = "default") -> Fou
     for owner_id, delivery_id, event in _events(database, list(by_id)):
         target = deliveries.get(delivery_id) if delivery_id else None
         (target.events if target else by_id[owner_id].events).append(event)
-    return Found(notifications, kept["kept_since"], kept["cancelled_at"])
+    return Found(notifications, **kept)
 
 
 def _events(database: Database, ids: list[uuid.UUID]) -> Iterator[tuple[uuid.UUID, uuid.UUID | None, Event]]:

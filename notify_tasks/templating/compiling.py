@@ -14,7 +14,7 @@ from notify_tasks.templating.engine import Environment, Sources
 from notify_tasks.templating.errors import Problem
 from notify_tasks.templating.folder import LAYOUT
 
-VARIABLES: Final = ("payload", "recipient", "attachments")
+VARIABLES: Final = ("payload", "recipient", "attachments", "unsubscribe_url")
 """What a template is given."""
 
 _UNSAFE_HTML: Final = (

@@ -236,12 +236,26 @@ def policy(snapshot: Snapshot) -> tuple[EventType, PayloadSchema]:
             problems.append(Problem(shown, _line_of(source, key), *bad.args))
     if "channels" not in table:
         problems.append(Problem(shown, None, "channels is missing", 'Write channels = ["email"]'))
+    if values.get("required"):
+        problems += _not_required(shown, source, values)
     problems += _without_files(snapshot, values.get("channels", ()), _line_of(source, "channels"))
     if problems:
         raise BrokenType(snapshot.name, problems)
     schema = values.pop("payload", None) or PayloadSchema({})
-    limits = values.pop("limit", ())
-    return EventType(name=snapshot.name, version=snapshot.version, per_recipient=limits, **values), schema
+    values["per_recipient"] = values.pop("limit", ())
+    values["opt_in"] = values.pop("preferences", False)
+    values["ignores_quiet_hours"] = values.pop("quiet_hours", None) == "ignore"
+    return EventType(name=snapshot.name, version=snapshot.version, **values), schema
+
+
+def _not_required(shown: str, source: str, values: Mapping[str, Any]) -> Iterator[Problem]:
+    """What contradicts `required = true`."""
+    for key, why in (
+        ("preferences", "it is required, and off by default, which nobody could change"),
+        ("unsubscribe", "it is required, and has a link to unsubscribe, which would do nothing"),
+    ):
+        if values.get(key):
+            yield Problem(shown, _line_of(source, key), why, "Take one of them out")
 
 
 def _without_files(snapshot: Snapshot, channels: tuple[str, ...], line: int | None) -> Iterator[Problem]:
@@ -324,10 +338,22 @@ def _language(value: object) -> str:
     return value
 
 
-def _verified_only(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _Bad("verified_only is neither true nor false", "Write verified_only = true")
-    return value
+def _switch(key: str) -> Callable[[object], bool]:
+    def read_switch(value: object) -> bool:
+        if not isinstance(value, bool):
+            raise _Bad(f"{key} is neither true nor false", f"Write {key} = true")
+        return value
+
+    return read_switch
+
+
+def _opt_in(value: object) -> bool:
+    if not isinstance(value, dict) or set(value) != {"default"} or value["default"] not in ("on", "off"):
+        raise _Bad(
+            "preferences is no table with default alone, on or off",
+            'Write default = "off" under [preferences]: only people who have switched it on get it',
+        )
+    return bool(value["default"] == "off")
 
 
 def _limit(value: object) -> tuple[Rate, ...]:
@@ -356,7 +382,11 @@ _READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "on_doubt": _one_of("on_doubt", (RESEND, HOLD)),
     "attempts": _attempts,
     "language": _language,
-    "verified_only": _verified_only,
+    "verified_only": _switch("verified_only"),
+    "required": _switch("required"),
+    "unsubscribe": _switch("unsubscribe"),
+    "quiet_hours": _one_of("quiet_hours", ("hold", "ignore")),
+    "preferences": _opt_in,
     "limit": _limit,
     "payload": _payload,
 }

@@ -98,6 +98,9 @@ def lines(found: Found, now: datetime) -> Iterator[Line]:
         if position:
             yield ""
         yield from timeline(status, now)
+    if found.schedule is not None and found.occurrence is not None:
+        of = f"of the schedule {found.schedule}, for {clock(found.occurrence)}"
+        yield [dim(f"  {of}: `notify schedules show {found.schedule}`")]
     if not found.notifications and found.kept_since is not None:
         age = duration((now - found.kept_since).total_seconds())
         yield [state("queued"), f" in the intake table for {age}: it is stored, and not yet planned"]

@@ -108,9 +108,9 @@ def test_help_teaches_with_examples(notify: Notify) -> None:
     assert top.status == 0
     commands = re.findall(r"^ {4}([a-z]+) {2,}\S", top.out, re.MULTILINE)
     assert commands == [
-        *("demo", "send", "status", "cancel", "replay", "recipients", "devices", "endpoints", "suppressions"),
-        *("receipts", "parked", "templates", "config", "providers", "migrate", "doctor", "health", "gateway"),
-        "sandbox",
+        *("demo", "send", "status", "cancel", "replay", "recipients", "devices", "endpoints", "preferences"),
+        *("suppressions", "schedules", "receipts", "parked", "templates", "config", "providers", "migrate"),
+        *("doctor", "health", "gateway", "sandbox"),
     ]
     for command in commands:
         said = notify(command, "--help")

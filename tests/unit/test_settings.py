@@ -41,6 +41,7 @@ def test_every_setting_has_a_variable() -> None:
             "NOTIFY_INTAKE_NOTIFY": "off",
             "NOTIFY_ENV": "prod",
             "NOTIFY_SECRET_KEY": f"{KEY},{KEY}",
+            "NOTIFY_PUBLIC_URL": "https://notify.example.com/",
             "NOTIFY_ENDPOINT_FAILING": "2d",
         }
     )
@@ -56,6 +57,7 @@ def test_every_setting_has_a_variable() -> None:
         intake_notify=False,
         env="prod",
         secret_key=f"{KEY} {KEY}",
+        public_url="https://notify.example.com",
         endpoint_failing=172_800.0,
     )
 
@@ -202,3 +204,11 @@ def test_what_is_no_key_is_refused_unseen(text: str) -> None:
 def test_an_endpoint_may_fail_for_an_hour_at_least() -> None:
     with pytest.raises(NotConfigured, match=r"^NOTIFY_ENDPOINT_FAILING: .*an hour or more"):
         read({"NOTIFY_ENDPOINT_FAILING": "10m"})
+
+
+@pytest.mark.parametrize(
+    "url", ["http://notify.example.com", "notify.example.com", "https://a b", "https://a/?x=1"]
+)
+def test_a_public_url_that_no_mail_can_carry_is_refused(url: str) -> None:
+    with pytest.raises(NotConfigured, match=r"^NOTIFY_PUBLIC_URL: .*https://notify.example.com"):
+        read({"NOTIFY_PUBLIC_URL": url})
