@@ -6,6 +6,7 @@ I2: sent means one effect. I3: what ended otherwise had none. I5: no request wit
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from faults.fleet import KIND, RunningFleet
 
 from notify_tasks.errors import MaybeAccepted, NotAccepted
 from notify_tasks.producer import send_notification
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -30,7 +33,12 @@ def send(
 ) -> str:
     """One call, repeated with its id until the answer is definite."""
     message_id: str | None = None
-    to = {"sms": "+4915112345678", "push": f"token-{n}", "chat": f"room-{n}"}
+    to = {
+        "sms": "+4915112345678",
+        "push": f"token-{n}",
+        "chat": f"room-{n}",
+        "email": f"person-{n}@example.com",
+    }
     while True:
         try:
             result = send_notification.delay(
@@ -107,7 +115,7 @@ def account(fleet: RunningFleet, ledgers: Ledgers, *, may_repeat: Iterable[str] 
             elif effects[id_] > 1 and channel not in may_repeat:
                 found.duplicates.append(f"{message_id}/{channel} x{effects[id_]}")
         elif state == "in_doubt":
-            found.in_doubt[KIND[channel]] += 1
+            found.in_doubt[KIND.get(channel, "opaque")] += 1
             if effects[id_] > 1 and channel not in may_repeat:
                 found.duplicates.append(f"{message_id}/{channel} in doubt x{effects[id_]}")
         elif effects[id_]:
@@ -118,4 +126,11 @@ def account(fleet: RunningFleet, ledgers: Ledgers, *, may_repeat: Iterable[str] 
     known = {str(row[0]) for row in fleet.rows("SELECT DISTINCT delivery_id::text FROM notify.attempt")}
     found.phantoms += [it.delivery_id or "?" for it in requests if it.delivery_id not in known]
     found.phantoms += [id_ for id_ in by_message if id_ not in ledgers.accepted and id_ not in ledgers.maybe]
+    log.info(
+        "%d accepted, %d deliveries: %s; in doubt: %s",
+        len(ledgers.accepted),
+        found.deliveries,
+        dict(found.states),
+        dict(found.in_doubt),
+    )
     return found

@@ -38,8 +38,6 @@ pool = ["far-{channel}"]
     for channel, kind in KIND.items()
 )
 
-WORK = [queue_for(stage, lane) for stage in ("intake", *CHANNELS) for lane in ("high", "normal")]
-
 
 @dataclass(slots=True)
 class RunningFleet:
@@ -116,10 +114,13 @@ class RunningFleet:
         return int(str(n))
 
 
-def workers(app: str = "notify_tasks", *, count: int = 2, threads: int = 8) -> list[Spec]:
+def workers(
+    app: str = "notify_tasks", *, count: int = 2, threads: int = 8, channels: Sequence[str] = CHANNELS
+) -> list[Spec]:
     """Workers that serve every queue of the test, and the maintenance process."""
+    queues = [queue_for(stage, lane) for stage in ("intake", *channels) for lane in ("high", "normal")]
     return [
-        *(worker_spec(f"worker-{n}", WORK, threads=threads, app=app) for n in range(1, count + 1)),
+        *(worker_spec(f"worker-{n}", queues, threads=threads, app=app) for n in range(1, count + 1)),
         worker_spec("maint", [MAINT_QUEUE], threads=2, app=app),
     ]
 
