@@ -174,7 +174,11 @@ def test_the_same_id_with_another_body_is_a_conflict_that_names_both(
         ({"payload": {"n": "one"}}, "payload_invalid", "payload.n"),
         ({"to": "nobody"}, "unknown_recipient", "add it"),
         ({"to": {"email": "ana@example.com"}}, "no_address", "sms"),
-        ({"channels": ["email", "chat"], "to": {"email": "ana@example.com"}}, "no_template", "email"),
+        (
+            {"channels": ["webhook", "chat"], "to": {"webhook": "https://shop.example/hooks"}},
+            "no_template",
+            "webhook",
+        ),
     ],
 )
 def test_what_only_a_worker_can_know_is_rejected_with_its_reason(
