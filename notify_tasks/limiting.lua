@@ -2,7 +2,8 @@
 --
 -- KEYS[1]  hash: tat (when the rate is used up to), tat_rest (the same for all lanes but high), interval,
 --          tail_high, tail_rest (the last place given in each queue),
---          late_high, late_rest (the same for those that missed their first one), start (of the next call)
+--          late_high, late_rest (the same for those that missed their first one), start (of the next call),
+--          by (the interval by which the last three were written: what another rate wrote counts no more)
 -- KEYS[2]  sorted set: the processes that ask, by the time they last did
 -- ARGV     'take', seconds a call, seconds of burst, the share kept for the high lane, high (1 or 0), manner, process
 --          (manner: 0 takes a place, 1 had one, 2 goes now or takes none)
@@ -48,8 +49,17 @@ if ARGV[1] == 'queue' then
   return 0
 end
 
+-- A process that has not read a new rate yet may have put these a minute ahead.
+local function of_this_rate(name)
+  if redis.call('HGET', KEYS[1], 'by') ~= ARGV[2] then
+    redis.call('HDEL', KEYS[1], 'late_high', 'late_rest', 'start')
+    redis.call('HSET', KEYS[1], 'by', ARGV[2])
+  end
+  return get(name)
+end
+
 if ARGV[1] == 'start' then
-  local begin = math.max(now, get('start'))
+  local begin = math.max(now, of_this_rate('start'))
   if begin - now > tonumber(ARGV[3]) then
     return '-1'
   end
@@ -102,7 +112,7 @@ if waited then
   -- It had its place, and somebody was quicker by a moment: it does not go to the end again. Those that are late come
   -- one after another, or a hundred of them would come at once for each turn.
   local late = high and 'late_high' or 'late_rest'
-  local again = math.max(now + math.max(wait, step), get(late) + step)
+  local again = math.max(now + math.max(wait, step), of_this_rate(late) + step)
   set(late, again)
   return {string.format('%.6f', again - now), processes}
 end

@@ -271,3 +271,13 @@ def test_nobody_queues_up_for_a_substitute(limiter: Limiter) -> None:
     assert gates.enter("a") is None
     # then its substitute is called where it can be now, and nobody waits an hour for it.
     assert [asked(gates, "high") for _ in range(2)] == ["b", "provider_share_full"]
+
+
+def test_a_process_that_still_goes_by_the_old_rate_holds_up_nobody(limiter: Limiter) -> None:
+    """It may read the new configuration seconds later, and begins a call meanwhile."""
+    fast = Rate.parse("100/s")
+    assert fast is not None
+    limiter.announce("smtp-main", fast)
+    assert limiter.start("smtp-main", SLOW) == 0.0
+
+    assert limiter.start("smtp-main", fast) == 0.0
