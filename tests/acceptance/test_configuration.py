@@ -159,6 +159,7 @@ def test_a_rate_holds_what_is_too_much_and_lets_it_go_when_it_is_raised(fleet: R
 
     # and need not wait for it any more when the rate is another one.
     written(fleet, config(1, 0).replace("enabled", 'rate = "100/s"\nenabled', 1))
+    fleet.wait("the new rate is taken", lambda: "rate of left 1/min -> 100/s" in log(fleet), WITHIN)
     fleet.wait("all are sent", lambda: len(fleet.sandbox.requests()) == before + 3, WITHIN)
     assert fleet.rows(waiting) == []
 
