@@ -220,6 +220,8 @@ class Deadline:
         """While inside, `cut` ends the provider's socket (shutdown, not close: close does not wake a read)."""
         with self._lock:
             self._cut = cut
+            if self._was_cut:  # a moment ago, when there was nothing yet to cut
+                cut()
         try:
             yield
         finally:

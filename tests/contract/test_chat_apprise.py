@@ -244,7 +244,7 @@ def test_a_call_can_be_cut(peer: HttpPeer, provider: Provider) -> None:
 
     def cut() -> None:
         peer.until(lambda: peer.requests)
-        assert deadline.cut()
+        deadline.cut()  # it may be a moment too early to find something to cut, and is heard then, too
 
     cutter = threading.Thread(target=cut)
     cutter.start()

@@ -119,3 +119,12 @@ def test_calls_are_watched_each_by_itself(watchdog: Watchdog) -> None:
             while not cuts and time.monotonic() < limit:
                 time.sleep(0.01)
     assert cuts == ["late"]
+
+
+def test_a_cut_that_comes_before_there_is_something_to_cut_is_heard() -> None:
+    deadline = Deadline(30)
+    assert not deadline.cut()
+
+    cuts: list[int] = []
+    with deadline.cutting(lambda: cuts.append(1)):
+        assert cuts == [1]
