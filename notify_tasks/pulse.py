@@ -131,7 +131,8 @@ def _beat_while_connecting(connection: Any, pulse: Pulse) -> None:
             if callback is not None:
                 callback()
 
-        pulse.beat("connecting to the broker")
+        if not connection.connected:  # asked before every publish, too
+            pulse.beat("connecting to the broker")
         return ensure(*args, callback=look_up, **kwargs)
 
     connection.ensure_connection = ensure_and_beat

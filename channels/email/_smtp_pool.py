@@ -189,6 +189,8 @@ class Client(smtplib.SMTP):
             # The handshake comes second, so that `cut` finds the socket it runs on.
             tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
             self.sock = tls
+            # A cut of the last moment met the socket that `wrap_socket` had just emptied, and did nothing.
+            self.deadline.remaining()
             tls.do_handshake()
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             pass

@@ -211,11 +211,10 @@ def _erase(connection: Connection, recipient_id: str, tenant: str) -> Erased:
     rejected = connection.execute(_REJECTED, who).rowcount
     inbox = connection.execute(_INBOX, who).rowcount
     gone, unsearched = _parked(connection, recipient_id, tenant)
+    # Whoever is not there to be locked has no addresses. Those of somebody stored a moment later must not be touched
+    # either: they would be locked before their person, and every other statement does it the other way about.
     known = connection.execute(_LOCK, who).fetchone() is not None
-    connection.execute(_BEGUN, who)
-    connection.execute(_ENDPOINTS, who)
-    addresses = connection.execute(_POINTS, who).rowcount
-    connection.execute(_PERSON, who)
+    addresses = _forget(connection, who) if known else 0
     return Erased(
         known=known,
         addresses=addresses,
@@ -226,6 +225,15 @@ def _erase(connection: Connection, recipient_id: str, tenant: str) -> Erased:
         parked=gone,
         parked_unsearched=unsearched,
     )
+
+
+def _forget(connection: Connection, who: dict[str, str]) -> int:
+    """Delete the person and what hangs on them. Returns how many addresses there were."""
+    connection.execute(_BEGUN, who)
+    connection.execute(_ENDPOINTS, who)
+    addresses = connection.execute(_POINTS, who).rowcount
+    connection.execute(_PERSON, who)
+    return addresses
 
 
 # --- parked messages --------------------------------------------------------------------------------

@@ -525,6 +525,24 @@ def test_a_watchdog_can_cut_a_call_that_a_dribbling_relay_keeps_alive(
         assert caught.value.code == "deadline"
 
 
+def test_a_cut_while_the_connection_turns_to_tls_is_heard(
+    provider: Factory, authority: trustme.CA, ca_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadline = Deadline(10)
+    wrap = ssl.SSLContext.wrap_socket
+
+    def wrap_and_cut(*args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        tls = wrap(*args, **kwargs)
+        assert deadline.cut()  # finds the socket that has just been emptied
+        return tls
+
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", wrap_and_cut)
+    with ScriptedRelay({"handshake": HANG}, tls=server_tls(authority), implicit=True) as relay:
+        with pytest.raises(Unavailable) as caught:
+            provider(relay.port, "smtps", ca_file=ca_file).send(mail(), deadline)
+        assert (caught.value.code, deadline.overdue() < 0) == ("deadline", True)
+
+
 # --- the pool ---------------------------------------------------------------------------------------
 
 

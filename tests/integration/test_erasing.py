@@ -354,6 +354,8 @@ def test_erasing_beside_calls_changes_and_cancels_ends_and_leaves_nothing_half(
 
     together(40, run)
     people.erase(ann)
+    deadlocks = it.rows("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    assert deadlocks == [{"deadlocks": 0}]  # each is a second of waiting
 
     assert people.get(ann) is None
     assert PHONE not in everything(it)
