@@ -41,9 +41,9 @@ bench: $(VENV)/.dev ## measure against a stock Celery no-op task
 
 .PHONY: lock
 lock: ## pin the requirements anew from pyproject.toml (needs uv)
-	$(LOCK) --extra worker --extra gateway --extra providers --extra embedded --extra dev --output-file requirements/dev.txt
+	$(LOCK) --extra worker --extra gateway --extra providers --extra tracing --extra embedded --extra dev --output-file requirements/dev.txt
 	$(LOCK) --extra worker --extra gateway --extra embedded --extra twilio --extra fcm --extra webpush --constraints requirements/dev.txt --output-file requirements/demo.txt
-	$(LOCK) --extra worker --extra gateway --extra providers --extra sandbox --constraints requirements/dev.txt --output-file requirements/image.txt
+	$(LOCK) --extra worker --extra gateway --extra providers --extra tracing --extra sandbox --constraints requirements/dev.txt --output-file requirements/image.txt
 
 .PHONY: clean
 clean: ## remove the virtual environment and caches
