@@ -57,7 +57,7 @@ def measure(*, messages: int) -> str:
         messages: by each provider, after a few that open its connection and load its SDK.
     """
     progress(f"CPU a send: {messages} messages by each provider")
-    rows = [("CPU a send, of the sending thread", "us", "10 %", "90 %", "size")]
+    rows: list[tuple[str, ...]] = [("CPU a send, of the sending thread", "us", "10 %", "90 %", "size")]
     with (
         tempfile.TemporaryDirectory(prefix="notify-bench-") as directory,
         _pools(Path(directory)) as (pools, far),

@@ -140,6 +140,11 @@ class Rig:
         with psycopg.connect(self.postgres.url, autocommit=True) as connection:
             return connection.execute(statement, parameters).fetchall()
 
+    def execute(self, statement: str, *parameters: object) -> None:
+        """Run a statement that returns nothing."""
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            connection.execute(statement, parameters or None)
+
     def _ready(self, name: str) -> bool:
         log = self.supervisor.log_path(name).read_text(errors="replace")
         if self.supervisor.restarts(name):

@@ -289,6 +289,7 @@ def open_fleet(
         parking=parking,
         publish=Publishing(publisher.wake, publisher.mark, Waker(broker).wake),
         worker=worker,
+        later=alarm.after,
     )
     reloader = Reloader(
         settings,

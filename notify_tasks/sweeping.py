@@ -84,6 +84,7 @@ class Sweeper:
     Args:
         publish: what it publishes by.
         worker: this process's name.
+        later: told in how many seconds `wake_due` is to run again, where more was due than it takes at once.
     """
 
     def __init__(
@@ -96,12 +97,14 @@ class Sweeper:
         parking: Parking,
         publish: Publishing,
         worker: str,
+        later: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._pools = pools
         self._ledger = ledger
         self._intake = intake
         self._parking = parking
+        self._later = later
         self._wake = publish.wake
         self._mark = publish.mark
         self._wake_receipts = publish.receipts
@@ -167,6 +170,8 @@ class Sweeper:
             self._wake(wakes)
             if not full:
                 break
+        else:  # many at the same second: the rest need not wait for the next sweep, and this one has more to do
+            self._later(0.0)
         return found
 
     def _schedules(self, swept: Swept) -> None:
