@@ -32,7 +32,7 @@ FROM python:${PYTHON}-slim-bookworm
 # A fixed number: volumes and orchestrators name users by it. Nothing is installed at run time, so pip goes.
 RUN groupadd --gid 10001 notify \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin notify \
- && install -d -o 10001 -g 10001 -m 0700 /run/notify /var/lib/notify /var/lib/notify/sandbox \
+ && install -d -o 10001 -g 10001 -m 0700 /run/notify /var/lib/notify /var/lib/notify/sandbox /var/lib/notify/flower \
  && python -m pip uninstall --yes --quiet setuptools wheel pip
 
 COPY --from=build /opt/venv /opt/venv
@@ -50,7 +50,7 @@ WORKDIR /app
 USER 10001:10001
 STOPSIGNAL SIGTERM
 
-# For workers and beat. Flower and the sandbox answer over HTTP: docker-compose.yml asks them there.
+# For workers, beat, Flower and the gateway. The sandbox answers over HTTP: docker-compose.yml asks it there.
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=2 CMD ["notify", "health"]
 
 # No shell: SIGTERM reaches Celery, which ends what it has begun.

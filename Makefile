@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Tests wait more than they compute, so more of them than cores run at once; each file stays in one process.
-PROCESSES ?= 3
+PROCESSES ?= 4
 # For every platform and Python from 3.11 on; no addresses of registries in the files.
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
@@ -22,6 +22,7 @@ demo: $(VENV)/.demo ## start the whole system on this machine and watch notifica
 .PHONY: test
 test: $(VENV)/.dev ## run the tests (without those marked long)
 	@sh requirements/browser.sh
+	@sh requirements/prometheus.sh
 	$(BIN)/python -m pytest tests -m "not long" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: faults

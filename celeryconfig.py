@@ -3,15 +3,19 @@
 Every setting that differs from Celery's default has its reason beside it.
 """
 
+from celery.schedules import crontab
 from kombu import Exchange, Queue
 
-from notify_tasks import routing, settings
+from notify_tasks import redis_place, routing, settings
 
 _settings = settings.get()
 
 # --- broker -----------------------------------------------------------------------------------------
 broker_url = _settings.broker_url
 broker_transport_options = routing.transport_options()
+if broker_url is not None and (_guided := redis_place.sentinels(broker_url)) is not None:
+    broker_url = _guided.kombu
+    broker_transport_options["master_name"] = _guided.master
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # the default gives up after 100 tries, and the worker with it
 broker_pool_limit = 20
@@ -41,7 +45,10 @@ task_queues = [
     Queue(name, Exchange("notify", type="direct"), routing_key=name) for name in routing.ALL_QUEUES
 ]
 task_create_missing_queues = False  # a mistyped -Q is an error, not a queue that nobody fills
-task_routes = {routing.SWEEP_TASK: {"queue": routing.MAINT_QUEUE}}
+task_routes = {
+    routing.SWEEP_TASK: {"queue": routing.MAINT_QUEUE},
+    routing.PURGE_TASK: {"queue": routing.MAINT_QUEUE},
+}
 
 # --- beat: ticks expire, and two beats at once do no harm ---------------------------------------------
 beat_scheduler = "celery.beat:Scheduler"  # in memory: what is due is a row, never beat's own file
@@ -51,6 +58,11 @@ beat_schedule = {
         "task": routing.SWEEP_TASK,
         "schedule": 5.0,
         "options": {"queue": routing.MAINT_QUEUE, "expires": 5},
+    },
+    "purge": {  # by the clock: beat counts an interval anew whenever it starts
+        "task": routing.PURGE_TASK,
+        "schedule": crontab(minute=17),
+        "options": {"queue": routing.MAINT_QUEUE, "expires": 1800},
     },
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import carrying, costing, dispatching, machine, producing, sending
+from bench import carrying, costing, dispatching, flushing, machine, producing, sending
 from bench.report import progress, table
 from bench.rig import running_rig
 
@@ -28,6 +28,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=8, help="threads of each process (default 8)")
     parser.add_argument(
         "--due", type=int, default=100_000, help="rows that are due in the same second (default 100,000)"
+    )
+    parser.add_argument(
+        "--events", type=int, default=100_000, help="events that digests gather in P6 (default 100,000)"
     )
     parser.add_argument("--seed", type=int, default=20_261_123, help="of the far end")
     parser.add_argument(
@@ -53,6 +56,7 @@ def main() -> int:
                 else "counting"
             )
             counted = sending.count(rig, variants, messages=min(asked.messages, 200))
+        p6, flushed = flushing.measure(rig, events=asked.events)
         due, late = dispatching.measure(rig, rows=asked.due)
         progress("stop")
     print("\n".join(about))
@@ -62,9 +66,9 @@ def main() -> int:
     print(
         f"each variant: {asked.processes} worker processes of {asked.threads} threads, {asked.messages} messages\n"
     )
-    print(table(lines + due))
+    print(table(lines + p6 + due))
     print(f"\n{sending.breakdown(variants)}")
-    print(f"\n{late}")
+    print(f"\n{flushed}\n{late}")
     print(f"\n{costs}")
     if counted:
         print(f"\n{counted}")

@@ -114,7 +114,7 @@ def measure(rig: Rig, variants: list[Variant], *, messages: int, repeats: int) -
     """
     for repeat in range(1, repeats + 1):
         for variant in variants:
-            spent = _drain(rig, variant, messages)
+            spent = drain(rig, variant, messages)
             variant.runs.append(spent)
             progress(
                 f"P2 {repeat}/{repeats} {variant.title}: {spent.rate:.0f}/s, {spent.total:.0f} us CPU a message"
@@ -186,7 +186,8 @@ def count(rig: Rig, variants: list[Variant], *, messages: int) -> str:
     return columns(rows)
 
 
-def _drain(rig: Rig, variant: Variant, messages: int) -> Spent:
+def drain(rig: Rig, variant: Variant, messages: int) -> Spent:
+    """Load a stopped variant's queue, let it go, and say what that took until the queue was empty."""
     workers = variant.workers
     _load(variant, messages)
     pids = workers.pids()

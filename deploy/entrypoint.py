@@ -34,7 +34,10 @@ def main(words: Sequence[str]) -> int:
     """
     role = words[0] if words else "--help"
     if role in CELERY:
-        celery = [sys.executable, "-m", "celery", "-A", "notify_tasks", role, *CELERY[role], *words[1:]]
+        celery = [sys.executable, "-m", "celery", "-A", "notify_tasks"]
+        if not sys.stdout.isatty():
+            celery.append("--quiet")  # no banner between the lines of a log
+        celery += [role, *CELERY[role], *words[1:]]
         os.execv(sys.executable, celery)  # noqa: S606 - no shell is wanted
     from notify_tasks.cli import main as notify  # noqa: PLC0415 - Celery's own commands need none of it
 

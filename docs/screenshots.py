@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+import screenshot_flower
 import screenshot_preview
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -58,6 +59,7 @@ def main() -> None:
             )
             draw(browser, str(stage.sandbox.ready.page_url), out, stage.sandbox)
             screenshot_preview.draw(browser, out / "preview.png")
+            screenshot_flower.draw(browser, stage, out / "flower.png")
             browser.close()
     for picture in sorted(out.glob("*.png")):
         size = picture.stat().st_size

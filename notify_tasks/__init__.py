@@ -26,16 +26,19 @@ if TYPE_CHECKING:
         NotHere,
         NotifyError,
     )
+    from notify_tasks.local_time import LocalTime
     from notify_tasks.notification import Notification
     from notify_tasks.producer import send_notification
     from notify_tasks.recipients import Recipient, To
     from notify_tasks.results import NotificationResult
     from notify_tasks.settings import Settings, configure
+    from notify_tasks.steering import cancel_all, explain, explain_recipient, reschedule
 
 __all__ = [
     "Attachment",
     "Call",
     "InvalidCall",
+    "LocalTime",
     "MaybeAccepted",
     "MaybeCancelled",
     "NotAccepted",
@@ -48,8 +51,12 @@ __all__ = [
     "Recipient",
     "Settings",
     "To",
+    "cancel_all",
     "configure",
     "errors",
+    "explain",
+    "explain_recipient",
+    "reschedule",
     "send_notification",
 ]
 
@@ -57,6 +64,7 @@ _HOMES: Final = {
     "Attachment": "attaching",
     "Call": "calls",
     "InvalidCall": "errors",
+    "LocalTime": "local_time",
     "MaybeAccepted": "errors",
     "MaybeCancelled": "errors",
     "NotAccepted": "errors",
@@ -69,7 +77,11 @@ _HOMES: Final = {
     "Recipient": "recipients",
     "Settings": "settings",
     "To": "recipients",
+    "cancel_all": "steering",
     "configure": "settings",
+    "explain": "steering",
+    "explain_recipient": "steering",
+    "reschedule": "steering",
     "send_notification": "producer",
 }
 

@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
 
+from notify_tasks import redis_place
 from notify_tasks.errors import NotConfigured, NotifyError
 from notify_tasks.idle import Idle, open_by
 from notify_tasks.messages import Outgoing, Raw, build
@@ -69,11 +70,14 @@ class Broker:
     """
 
     def __init__(self, url: str, timeout: float) -> None:
+        self._sentinels = redis_place.sentinels(url)
         self._class, self._options = _connection_options(url)
         self._timeout = timeout
         self._idle: Idle[_Link] = Idle(KEPT_CONNECTIONS, inherited=_Link.close)
         where = self._options
         self.place = str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}")
+        if self._sentinels is not None:
+            self.place = f"the primary {self._sentinels.master}"
         """Host and port, or path: fit to be shown."""
 
     def __repr__(self) -> str:
@@ -118,13 +122,17 @@ class Broker:
             built = [build(message, bucket) for message in messages]
             link.transaction([command for each in built for command in each.commands], ends)
         except Refused:
-            self._give_back(link)
+            if self._sentinels is None:
+                self._give_back(link)
+            else:
+                link.close()  # it may be the primary no more
             raise
         except BaseException:
             link.close()
             raise
         self._give_back(link)
-        for each in built:
+        # Tracing tools open a span before and close it after: the last one first.
+        for each in reversed(built):
             each.published()
 
     def _reusable(self) -> _Link | None:
@@ -151,8 +159,11 @@ class Broker:
         return _Link(connection, self.place)
 
     def _connect(self, seconds: float) -> Connection:
+        options = dict(self._options)
+        if self._sentinels is not None:
+            options["host"], options["port"] = redis_place.primary(self._sentinels, seconds)
         connection = self._class(
-            **self._options,
+            **options,
             socket_timeout=seconds,
             socket_connect_timeout=seconds,
             protocol=2,  # no HELLO: AUTH and SELECT alone, in every version
@@ -335,9 +346,11 @@ class _ConnectionClass(Protocol):
 
 
 def _connection_options(url: str) -> tuple[_ConnectionClass, dict[str, Any]]:
-    plain = url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=", 1)
+    guided = redis_place.sentinels(url)
+    if guided is not None:
+        return Connection, dict(guided.options)
     try:
-        said = parse_url(plain)  # type: ignore[no-untyped-call]
+        said = parse_url(redis_place.plain(url))  # type: ignore[no-untyped-call]
     except ValueError:
         raise NotConfigured(
             "broker_url: it cannot be read. Write it as in redis://user:password@host:6379/0, "

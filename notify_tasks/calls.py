@@ -17,7 +17,10 @@ from dataclasses import is_dataclass
 from typing import Any, Final, Required, TypedDict, Unpack
 
 from notify_tasks.attaching import Attachment, as_written, read_attachments
+from notify_tasks.call_times import check_zones, read_at, read_moment, refuse_too_late
+from notify_tasks.digesting import OFF, When
 from notify_tasks.errors import InvalidCall
+from notify_tasks.local_time import LocalTime
 from notify_tasks.notification import (
     DEFAULT_TENANT,
     MAX_MESSAGE_ID,
@@ -54,12 +57,16 @@ class Options(TypedDict, total=False):
     """Only these channels; the default is the type's."""
     priority: str | None
     """`high`, `normal` or `bulk`; the default is the type's."""
-    at: dt.datetime | dt.timedelta | None
-    """Not before: a time with a zone, or a span from now."""
+    at: dt.datetime | dt.timedelta | LocalTime | None
+    """Not before: a time with a zone, a span from now, or a `LocalTime` on each recipient's own clock. What has passed
+    by up to an hour means now, so that a call can be repeated; a `LocalTime` is refused only where it has passed
+    everywhere on earth. Bring the fleet's workers up to date before the first `LocalTime`."""
     expires: dt.datetime | dt.timedelta | float | None
     """Worthless after: a time with a zone, or a span or seconds from now (not from `at`)."""
-    digest: object
-    """Not yet."""
+    digest: str | None
+    """Gather it: `hourly`, `daily`, `daily 08:00`, `weekly mon 08:00`, `every 2h`, `after 10m at most 1h`, on each
+    recipient's own clock; or `off`, by itself at once. The default is the type's, which must have a [digest]; what a
+    person has chosen goes before both. Bring the fleet's workers up to date before the first call that has it."""
     locale: str | None
     """For recipients that have none of their own."""
     cancel_key: str | None
@@ -121,17 +128,16 @@ def build_notification(event_type: object, *, now: dt.datetime, **call: Unpack[C
     _refuse_unknown(given)
     if given.get("to") is None:
         raise InvalidCall("to", "nobody is named", 'Write to="user-42" or to={"email": "ann@example.com"}')
-    if given.get("digest") is not None:
-        raise InvalidCall(
-            "digest", "digests are not there yet", "Leave it out: the notification goes by itself"
-        )
-    at, at_as_written = _moment("at", given.get("at"), now)
-    expires, expires_as_written = _moment("expires", given.get("expires"), now)
-    _refuse_too_late(at, expires, now)
+    at, at_as_written = read_at(given.get("at"), now)
+    expires, expires_as_written = read_moment("expires", given.get("expires"), now)
+    refuse_too_late(at, expires, now)
+    to = read_recipients(given["to"])
+    if isinstance(at, LocalTime):
+        check_zones(to)
     fields: dict[str, Any] = {
         "event_type": _event_type(event_type),
         "tenant": _tenant(given.get("tenant")),
-        "to": read_recipients(given["to"]),
+        "to": to,
         "payload": _payload(given.get("payload")),
         "attachments": read_attachments(given.get("attachments")),
         "source": _optional(given, "source"),
@@ -140,6 +146,7 @@ def build_notification(event_type: object, *, now: dt.datetime, **call: Unpack[C
         "locale": None if given.get("locale") is None else locale(given["locale"], "locale"),
         "cancel_key": _optional(given, "cancel_key"),
         "sandbox": _sandbox(given.get("sandbox")),
+        "digest": _digest(given.get("digest"), at),
     }
     written = {
         **fields,
@@ -151,7 +158,8 @@ def build_notification(event_type: object, *, now: dt.datetime, **call: Unpack[C
     return Notification(
         message_id=_message_id(given.get("message_id")),
         timestamp=now,
-        at=at,
+        at=None if isinstance(at, LocalTime) else at,
+        at_local=at if isinstance(at, LocalTime) else None,
         expires=expires,
         hash=_hash(written),
         **fields,
@@ -223,6 +231,23 @@ def _sandbox(value: object) -> bool:
     return bool(value)
 
 
+def _digest(value: object, at: object) -> str | None:
+    if value is None:
+        return None
+    try:
+        found = OFF if value == OFF else str(When.parse(value if isinstance(value, str) else ""))
+    except ValueError as error:
+        problem, _, remedy = str(error).partition(". ")
+        raise InvalidCall("digest", problem, remedy) from None
+    if at is not None and found != OFF:
+        raise InvalidCall(
+            "digest",
+            "digest and at together: each of them says when it goes",
+            'Keep one of them; digest="off" goes with at',
+        )
+    return found
+
+
 def _priority(value: object) -> str | None:
     if value is None:
         return None
@@ -256,60 +281,6 @@ def _channels(value: object) -> tuple[str, ...] | None:
         if name in value[:index]:
             raise InvalidCall(f"channels[{index}]", f"{name} is named twice", "Name it once")
     return tuple(str.__str__(name) for name in value)
-
-
-# --- times ------------------------------------------------------------------------------------------
-
-
-def _moment(field: str, value: object, now: dt.datetime) -> tuple[dt.datetime | None, object]:
-    """The moment in UTC, and what of it is hashed: a relative time as it was written."""
-    if value is None:
-        return None, None
-    if isinstance(value, dt.datetime):
-        if value.utcoffset() is None:
-            raise InvalidCall(
-                field,
-                "the time has no zone, so it names no moment",
-                "Write it with one, as in datetime(2030, 1, 31, 9, 0, tzinfo=ZoneInfo('Europe/Berlin'))",
-            )
-        try:
-            moment = value.astimezone(dt.UTC)
-        except OverflowError:
-            raise InvalidCall(
-                field, "the time is out of range", "Write a time before the year 9999"
-            ) from None
-        return moment, moment.isoformat()
-    seconds = _seconds(field, value)
-    try:
-        return now + dt.timedelta(seconds=seconds), {"seconds": seconds}
-    except OverflowError:
-        raise InvalidCall(field, "the span is too long", "Write fewer seconds") from None
-
-
-def _seconds(field: str, value: object) -> float:
-    remedy = "Write a datetime with a zone or a timedelta" + (", or seconds" if field == "expires" else "")
-    if isinstance(value, dt.timedelta):
-        seconds = value.total_seconds()
-    elif field == "expires" and isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    else:
-        raise InvalidCall(field, f"{type(value).__name__} is not a time", remedy)
-    if not math.isfinite(seconds) or seconds < 0:
-        raise InvalidCall(field, "the span is not a number of seconds ahead", "Write a span of 0 or more")
-    return seconds
-
-
-def _refuse_too_late(at: dt.datetime | None, expires: dt.datetime | None, now: dt.datetime) -> None:
-    if expires is None:
-        return
-    if expires <= now:
-        raise InvalidCall("expires", "it has passed already", "Write a time that is still to come")
-    if at is not None and expires <= at:
-        raise InvalidCall(
-            "expires",
-            "it is not after `at`, so nothing would ever be sent",
-            "Write a later one; a span counts from the call, not from `at`",
-        )
 
 
 # --- payload ----------------------------------------------------------------------------------------

@@ -16,7 +16,19 @@ import click
 import redis
 from celery import Celery, signals
 
-from notify_tasks import consuming, flower_settings, pulse, routing, settings, supervising, transport
+from notify_tasks import (
+    consuming,
+    flower_settings,
+    logs,
+    metering,
+    pulse,
+    redis_place,
+    routing,
+    settings,
+    supervising,
+    task_context,
+    transport,
+)
 from notify_tasks.alarm import Alarm
 from notify_tasks.configuration.model import Configuration
 from notify_tasks.errors import NotConfigured, NotifyError
@@ -26,6 +38,7 @@ from notify_tasks.reloading import check_start
 from notify_tasks.store import migrate, reachable
 from notify_tasks.store.database import DatabaseAway, DatabaseError
 from notify_tasks.sweeping import Guard
+from notify_tasks.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +52,9 @@ app.config_from_object("celeryconfig")
 transport.install(app)
 consumption: Final = consuming.Consumption()
 consumption.install(app)
-pulse.install(app, consumption)
+pulse.install(app, consumption, lambda: _probe_if_open())  # noqa: PLW0108 - it is made below
+_metrics: Final = WorkerMetrics(consumption)
+task_context.install(app)
 
 
 supervising.end_with_parent()
@@ -71,6 +86,7 @@ def fleet() -> Fleet:
                     configuration=_configuration,
                 )
                 _fleets[pid] = found
+                metering.know_types(found.catalog.names)
                 found.reloader.start()
                 found.keeper.start()
     return found
@@ -84,6 +100,14 @@ EXIT_HUNG: Final = 70
 
 def _probe() -> None:
     fleet().database.probe()
+
+
+def _probe_if_open() -> None:
+    """For who asks from outside: before the worker is ready, nothing is opened on their account."""
+    found = _fleets.get(os.getpid())
+    if found is None:
+        raise LookupError("it is starting")
+    found.database.probe()
 
 
 def away() -> consuming.Away:
@@ -119,10 +143,16 @@ def _on_flower(**_: Any) -> None:
     context = click.get_current_context(silent=True)
     if context is None or context.command.name != "flower":
         return
-    from flower.options import options  # noqa: PLC0415 - of the command that runs; it defines options by being imported
+    # Of the command that runs; they define options by being imported.
+    from flower.options import options  # noqa: PLC0415
 
+    from notify_tasks import flower_guard  # noqa: PLC0415
+
+    logs.configure("flower", alone=True)  # tornado has its own handler by now
     try:
         flower_settings.apply(options, os.environ)
+        flower_guard.install(options)
+        flower_guard.live(settings.get())
     except NotConfigured as error:
         raise SystemExit(f"notify_tasks: {error}") from None
 
@@ -144,6 +174,7 @@ def _on_ready(sender: Any, **_: Any) -> None:
     queues = list(app.amqp.queues.consume_from)
     _threads = int(getattr(sender.controller, "concurrency", 0) or 1)
     it = fleet()
+    it.reloader.consumes(queues)
     guard = Guard(it.database, it.sweeper)
     guard.start()
     it.announce_rates()
@@ -202,7 +233,7 @@ def _check_channels_package() -> None:
 
 def _check_redis(url: str) -> None:
     """Warn about a Redis that forgets: the promise of the default intake is as good as its Redis."""
-    client: redis.Redis = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=3)
+    client = redis_place.client(url, seconds=5, connect=3)
     try:
         facts: Any = client.info("persistence")
         if not int(facts.get("aof_enabled", 0)):

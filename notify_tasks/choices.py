@@ -2,9 +2,10 @@
 
 Stored as JSON, which `Choices.stored` makes and `read` takes:
 
-    {"categories": {"orders": {"email": "on", "*": "off"}, "*": {"sms": "off"}},
+    {"categories": {"orders": {"email": "daily", "*": "off"}, "*": {"sms": "off"}},
      "quiet_hours": {"from": "22:00", "to": "07:00", "days": ["mon", "tue"], "timezone": "Europe/Berlin"},
-     "vacation": {"from": "2030-07-01T00:00:00+00:00", "until": "2030-07-15T00:00:00+00:00", "mode": "hold"}}
+     "vacation": {"from": "2030-07-01T00:00:00+00:00", "until": "2030-07-15T00:00:00+00:00", "mode": "hold"},
+     "order": {"orders": ["sms", "push"], "*": ["email"]}}
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ ANY: Final = "*"
 """Stands for every category, or every channel."""
 ON: Final = "on"
 OFF: Final = "off"
+DAILY: Final = "daily"
+WEEKLY: Final = "weekly"
+SAID: Final = (ON, OFF, DAILY, WEEKLY)
+"""What a person may say of a category on a channel. `daily` and `weekly` want it gathered, where its type can be."""
 HOLD: Final = "hold"
 DROP: Final = "drop"
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -82,23 +87,38 @@ class Choices:
     """Everything that one person has chosen. What is not in it follows the types' defaults.
 
     Args:
-        categories: category or `*` -> channel or `*` -> `on` or `off`.
+        categories: category or `*` -> channel or `*` -> `on`, `off`, `daily` or `weekly`.
+        order: category or `*` -> channels, the one to try first first.
     """
 
     categories: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     quiet_hours: QuietHours | None = None
     vacation: Vacation | None = None
+    order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def wants(self, category: str, channel: str, *, default: bool) -> bool:
         """Whether the person wants a category on a channel.
 
         The most specific choice holds: for both, for the category, for the channel, for everything.
         """
+        said = self._said(category, channel)
+        return default if said is None else said != OFF
+
+    def gathered(self, category: str, channel: str) -> str | None:
+        """How often the person wants a digest of a category on a channel, `daily` or `weekly`; None for no digest."""
+        said = self._said(category, channel)
+        return said if said in (DAILY, WEEKLY) else None
+
+    def _said(self, category: str, channel: str) -> str | None:
         for group, way in ((category, channel), (category, ANY), (ANY, channel), (ANY, ANY)):
             said = self.categories.get(group, {}).get(way)
             if said is not None:
-                return said != OFF
-        return default
+                return said
+        return None
+
+    def order_for(self, category: str) -> tuple[str, ...]:
+        """In which order the person wants channels to be tried; empty where they have not said."""
+        return self.order.get(category) or self.order.get(ANY, ())
 
     def stored(self) -> dict[str, Any]:
         """As JSON."""
@@ -120,6 +140,8 @@ class Choices:
                 "until": away.until.astimezone(UTC).isoformat(),
                 "mode": away.mode,
             }
+        if self.order:
+            made["order"] = {name: list(channels) for name, channels in self.order.items()}
         return made
 
 
@@ -146,6 +168,7 @@ def read(stored: Mapping[str, Any] | None) -> Choices:
         else Vacation(
             datetime.fromisoformat(away["from"]), datetime.fromisoformat(away["until"]), away["mode"]
         ),
+        {name: tuple(channels) for name, channels in stored.get("order", {}).items()},
     )
 
 

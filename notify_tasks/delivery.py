@@ -22,11 +22,12 @@ from channels.contract import (
     Deadline,
     Message,
     Misconfigured,
+    Provider,
     Queryable,
     Uncertain,
     Unroutable,
 )
-from notify_tasks import retrying
+from notify_tasks import log_context, metering, retrying, tracing
 from notify_tasks.breaker import judge
 from notify_tasks.composing import compose, limits
 from notify_tasks.gates import Closed, Gates, Subject
@@ -157,8 +158,10 @@ class Deliverer:
 
     def _closed(self, waiting: Waiting, closed: Closed, holds: Holds | None) -> Outcome:
         if closed.ends is not None:
+            metering.became(waiting.channel, waiting.event_type, closed.ends)
             ended = deliveries.end(self._database, waiting.id, closed.ends, closed.reason)
             return Outcome(waiting.id, State(ended) if ended else None, code=closed.reason)
+        metering.became(waiting.channel, waiting.event_type, State.HELD)
         mine = Holds(self._database) if holds is None else holds
         mine.add(waiting.id, closed.wait, closed.reason)
         if holds is None:
@@ -194,7 +197,7 @@ class Deliverer:
 
     # --- deliveries that are claimed ----------------------------------------------------------------
 
-    def perform(  # noqa: PLR0911 - one way out for each thing that can happen to a call
+    def perform(
         self,
         claimed: Claimed,
         *,
@@ -210,6 +213,28 @@ class Deliverer:
             lease: seconds of it, where a new configuration may have given the provider another timeout since.
             tried: providers that have failed for it in this run already.
         """
+        log_context.about_message(claimed.message_id, claimed.event_type, claimed.trace)
+        log_context.about_delivery(
+            claimed.id, attempt=claimed.fence, channel=claimed.channel, provider=claimed.provider
+        )
+        with tracing.span(
+            "notify.deliver",
+            trace=claimed.trace,
+            began=asked,
+            message_id=claimed.message_id,
+            delivery_id=claimed.id,
+            event_type=claimed.event_type,
+            channel=claimed.channel,
+            provider=claimed.provider,
+            attempt=claimed.fence,
+        ) as span:
+            outcome = self._perform(claimed, asked, lease, tried)
+            span.set(outcome=outcome.state, code=outcome.code)
+            return outcome
+
+    def _perform(  # noqa: PLR0911 - one way out for each thing that can happen to a call
+        self, claimed: Claimed, asked: float, lease: float | None, tried: frozenset[str]
+    ) -> Outcome:
         configured = self._pools.get(claimed.provider)
         if configured is None:
             # A new configuration has taken it away meanwhile. Where it may have the message, only it can say so.
@@ -219,11 +244,13 @@ class Deliverer:
         endpoint = self.until_written(lambda: self._webhooks.look(claimed))
         if endpoint.blocked is not None:
             return self._blocked(claimed, endpoint.blocked)
+        began = metering.now()
         try:
             rendered = self._composed(claimed)
         except ChannelError as error:
             configured.breaker.abandon(str(claimed.id))
             return self._failed(claimed, configured, error, tried, version=None)
+        metering.rendered(claimed.channel, began)
         content, version = rendered
         message = Message(
             delivery_id=str(claimed.id),
@@ -249,6 +276,7 @@ class Deliverer:
         full = self._gates.enter(configured.name)
         if full is not None:
             return self._release(claimed, full.reason, due=full.wait)
+        began = metering.now()
         try:
             with self._watchdog.watching(deadline, configured.name):
                 accepted = self._call(configured, message, deadline, unknown=claimed.unknown > 0)
@@ -265,6 +293,7 @@ class Deliverer:
             return self._failed(claimed, configured, surprise, tried, version=version)
         finally:
             self._gates.leave(configured.name)
+            metering.called(claimed.channel, configured.name, began)
         configured.breaker.success()
         state = self._record(
             Result(
@@ -276,7 +305,8 @@ class Deliverer:
                 code=accepted.code or None,
                 provider_message_id=accepted.provider_message_id,
                 template_version=version,
-            )
+            ),
+            claimed,
         )
         self.until_written(lambda: self._webhooks.took(claimed, endpoint))
         return Outcome(claimed.id, state, configured.name, accepted.code)
@@ -284,21 +314,43 @@ class Deliverer:
     def _call(
         self, configured: Configured, message: Message, deadline: Deadline, *, unknown: bool
     ) -> Accepted:
-        with configured.in_use() as provider:
-            if unknown and provider.capability is Capability.QUERYABLE and isinstance(provider, Queryable):
-                found = provider.find(message, deadline)
-                if found is not None:
-                    return found
-            return provider.send(message, deadline)
+        with (
+            tracing.span(
+                "notify.provider",
+                delivery_id=message.delivery_id,
+                channel=message.channel,
+                provider=configured.name,
+                attempt=message.attempt,
+            ) as span,
+            configured.in_use() as provider,
+        ):
+            try:
+                accepted = self._send(provider, message, deadline, unknown=unknown)
+            except ChannelError as error:
+                span.set(outcome=retrying.outcome_of(error), code=error.code)
+                raise
+            span.set(outcome="accepted", code=accepted.code or None)
+            return accepted
+
+    @staticmethod
+    def _send(provider: Provider, message: Message, deadline: Deadline, *, unknown: bool) -> Accepted:
+        if unknown and provider.capability is Capability.QUERYABLE and isinstance(provider, Queryable):
+            found = provider.find(message, deadline)
+            if found is not None:
+                return found
+        return provider.send(message, deadline)
 
     def _composed(self, claimed: Claimed) -> tuple[Content, str]:
-        return compose(
-            self._catalog,
-            claimed,
-            lambda: self.until_written(lambda: kept.read(self._database, claimed.notification_id)),
-            self._files,
-            self._links,
-        )
+        with tracing.span(
+            "notify.render", delivery_id=claimed.id, channel=claimed.channel, event_type=claimed.event_type
+        ):
+            return compose(
+                self._catalog,
+                claimed,
+                lambda: self.until_written(lambda: kept.read(self._database, claimed.notification_id)),
+                self._files,
+                self._links,
+            )
 
     # --- what did not work --------------------------------------------------------------------------
 
@@ -307,6 +359,7 @@ class Deliverer:
         """What a failed call says of its provider, and of no one message."""
         if judge(configured.breaker, error, channel=claimed.channel, who=str(claimed.id)):
             why = "misconfigured" if isinstance(error, Misconfigured) else "down"
+            metering.breaker_opened(configured.name, why)
             logger.error("provider %s is %s: %s; it is left out", configured.name, why, error.code)
 
     def _failed(
@@ -371,7 +424,8 @@ class Deliverer:
                 queue=queue_for(claimed.channel, claimed.lane),
                 suppress=self._webhooks.suppression(claimed, verdict.suppress),
                 template_version=version,
-            )
+            ),
+            claimed,
         )
         if version is not None:  # else nothing was sent
             self.until_written(lambda: self._webhooks.failed(claimed, error))
@@ -420,7 +474,8 @@ class Deliverer:
                 counted=False,
                 due=due,
                 queue=queue_for(claimed.channel, claimed.lane),
-            )
+            ),
+            claimed,
         )
         queue = queue_for(claimed.channel, claimed.lane)
         return Outcome(
@@ -436,14 +491,20 @@ class Deliverer:
 
     # --- writing ------------------------------------------------------------------------------------
 
-    def _record(self, result: Result) -> State | None:
+    def _record(self, result: Result, claimed: Claimed) -> State | None:
         """Write a result. Returns the delivery's state; None where it is another worker's, or waits for one."""
         recorded = self.until_written(lambda: deliveries.record(self._database, [result]))
+        metering.attempted(claimed.channel, claimed.provider, claimed.event_type, result.outcome)
         if not recorded:  # written by a run whose answer was lost
+            metering.became(claimed.channel, claimed.event_type, result.state)
             return State(result.state)
         state = State(recorded[0].state)
+        if recorded[0].leads and state in FINAL:
+            self._gates.later(0.0)  # the step that waits for it has its time now, or goes at once
         if recorded[0].applied:
+            metering.became(claimed.channel, claimed.event_type, state)
             return state
+        metering.fenced(claimed.channel)
         logger.warning("the result of delivery %s came after its lease had ended", result.id)
         return state if state in FINAL else None
 

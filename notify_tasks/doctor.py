@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any, Final
-
-import redis
+from typing import Final
 
 from notify_tasks.breaker import OPEN_SECONDS
 from notify_tasks.configuration.origins import BadConfiguration
+from notify_tasks.doctor_servers import REDIS_SECONDS, postgres_server, redis_server
+from notify_tasks.doctor_work import standing
 from notify_tasks.errors import NotConfigured, SchemaError
+from notify_tasks.findings import Finding, bad, good, warning
 from notify_tasks.gatekeeping import HEARD_WITHIN as REPORTED_WITHIN
 from notify_tasks.providers import CannotBuild, NoInbox, Pools
 from notify_tasks.reloading import HEARD_WITHIN, load
+from notify_tasks.rendering import Catalog
 from notify_tasks.routing import CHANNELS, RECEIPTS_QUEUE
 from notify_tasks.settings import Settings
 from notify_tasks.store import (
@@ -24,6 +24,7 @@ from notify_tasks.store import (
     intakes,
     migrate,
     receipts_seen,
+    recent,
     reports,
     statuses,
     sweeps,
@@ -34,6 +35,7 @@ from notify_tasks.store.gated import Said
 from notify_tasks.store.reachable import why_away
 from notify_tasks.store.reports import Reported
 from notify_tasks.templates_check import check as check_types
+from notify_tasks.templating.errors import BrokenType
 from notify_tasks.terminal.looks import clock, counted, duration
 
 SWEEP_OLD: Final = 30.0
@@ -41,46 +43,7 @@ SWEEP_OLD: Final = 30.0
 SILENT: Final = 60.0
 """Seconds after which a marker that has not come back means that nobody consumes its queue, or not fast enough."""
 ENDED_DAYS: Final = 7
-REDIS_SECONDS: Final = 3
-FULL: Final = 0.8
-
-
-class Health(Enum):
-    """How a finding is meant."""
-
-    GOOD = "good"
-    WARNING = "warning"
-    BAD = "bad"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
-
-    Args:
-        about: what: `redis`, `schema`, `sweep`.
-        remedy: what to do; empty where all is well.
-    """
-
-    health: Health
-    about: str
-    text: str
-    remedy: str = ""
-
-
-def good(about: str, text: str) -> Finding:
-    """All is well with it."""
-    return Finding(Health.GOOD, about, text)
-
-
-def warning(about: str, text: str, remedy: str) -> Finding:
-    """It works, and may hurt one day."""
-    return Finding(Health.WARNING, about, text, remedy)
-
-
-def bad(about: str, text: str, remedy: str) -> Finding:
-    """It does not work."""
-    return Finding(Health.BAD, about, text, remedy)
+COUNTED_UP_TO: Final = 1_000_000
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -89,51 +52,14 @@ def examine(settings: Settings) -> Iterator[Finding]:
     Args:
         settings: of the fleet.
     """
-    yield from _redis(settings)
+    yield from redis_server(settings)
     yield from _postgres(settings)
     yield from _providers(settings)
     yield from _templates(settings)
+    yield from _links(settings)
 
 
-# --- servers --------------------------------------------------------------------------------------------
-
-
-def _redis(settings: Settings) -> Iterator[Finding]:
-    try:
-        url = settings.need_broker_url()
-    except NotConfigured as error:
-        yield bad("redis", "no broker is set", str(error).partition(". ")[2])
-        return
-    try:
-        client: Any = redis.Redis.from_url(
-            url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
-        )
-        with client:
-            facts = client.info()
-    except redis.AuthenticationError:
-        yield bad("redis", "it refuses the user or the password", "Correct them in NOTIFY_BROKER_URL")
-        return
-    except (redis.RedisError, ValueError) as error:
-        yield bad(
-            "redis", f"it cannot be reached ({type(error).__name__})", "Start it, or set NOTIFY_BROKER_URL"
-        )
-        return
-    name = "Valkey" if "valkey_version" in facts else "Redis"
-    version = facts.get("valkey_version") or facts.get("redis_version", "?")
-    yield good(
-        "redis", f"{name} {version} answers, up for {duration(float(facts.get('uptime_in_seconds', 0)))}"
-    )
-    if not int(facts.get("aof_enabled", 0)):
-        yield bad(
-            "redis",
-            "no append-only file: what it holds is lost when it restarts",
-            "Set `appendonly yes`, or send with NOTIFY_INTAKE=postgres",
-        )
-    if facts.get("maxmemory_policy", "noeviction") != "noeviction":
-        yield bad("redis", "it may evict queued messages", "Set `maxmemory-policy noeviction`")
-    used, most = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
-    if most and used > FULL * most:
-        yield warning("redis", f"{used / most:.0%} of its memory is used", "Raise maxmemory, or add workers")
+# --- PostgreSQL -----------------------------------------------------------------------------------------
 
 
 def _postgres(settings: Settings) -> Iterator[Finding]:
@@ -147,17 +73,18 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
         problem, _, remedy = why.partition("; ")
         yield bad("postgres", problem, f"{remedy[:1].upper()}{remedy[1:]}")
         return
-    yield good("postgres", "it answers")
-    try:
-        migrate.check(url)
-    except SchemaError as error:
-        problem, _, remedy = str(error).rpartition(": ")
-        yield bad("schema", problem, f"{remedy[:1].upper()}{remedy[1:]}")
-        return
     database = Database(url, connections=1, wait=REDIS_SECONDS, name="notify-doctor")
     try:
+        yield from postgres_server(database)
+        try:
+            migrate.check(url)
+        except SchemaError as error:
+            problem, _, remedy = str(error).rpartition(": ")
+            yield bad("schema", problem, f"{remedy[:1].upper()}{remedy[1:]}")
+            return
         yield good("schema", f"version {watching.schema_version(database)}")
         yield from _work(database)
+        yield from standing(database)
         yield from _receipts(database)
         yield from _endpoints(database, settings)
         yield from _workers(database, settings)
@@ -197,8 +124,12 @@ def _work(database: Database) -> Iterator[Finding]:
         yield warning(
             "intake", f"{counted(waiting, 'call')} kept and not yet planned", "They need a maint worker"
         )
-    totals = ", ".join(f"{count} {state}" for state, count in statuses.totals(database).items())
-    yield good("deliveries", totals or "none yet")
+    about = recent.about(database)
+    if about > COUNTED_UP_TO:  # counting them would take minutes
+        yield good("deliveries", f"about {about}")
+    else:
+        totals = ", ".join(f"{count} {state}" for state, count in statuses.totals(database).items())
+        yield good("deliveries", totals or "none yet")
     counters = sweeps.counters(database)
     if counters:
         yield good("counters", ", ".join(f"{name} {value}" for name, value in sorted(counters.items())))
@@ -329,3 +260,37 @@ def _templates(settings: Settings) -> Iterator[Finding]:
         yield bad("templates", f"{counted(len(problems), 'problem')}", "Type `notify templates check`")
     else:
         yield good("templates", "in order")
+
+
+def _links(settings: Settings) -> Iterator[Finding]:
+    """Types whose mails are to carry a link to unsubscribe, where nobody can make one."""
+    missing = [
+        name
+        for name, value in (
+            ("NOTIFY_PUBLIC_URL", settings.public_url),
+            ("NOTIFY_SECRET_KEY", settings.secret_key),
+        )
+        if value is None
+    ]
+    if not missing:
+        return
+    try:
+        catalog = Catalog(Path(settings.templates))
+        types = sorted(name for name in catalog.names() if _unsubscribes(catalog, name))
+    except NotConfigured:
+        return  # said before
+    if types:
+        more = f" and {len(types) - 3} more" if len(types) > 3 else ""  # noqa: PLR2004 - a few are enough
+        yield warning(
+            "unsubscribe",
+            f"mails of {', '.join(types[:3])}{more} are to carry a link, and {' and '.join(missing)} is not set here",
+            "Set it at every worker of email and at the gateway: mail services ask for that link",
+        )
+
+
+def _unsubscribes(catalog: Catalog, name: str) -> bool:
+    try:
+        loaded = catalog.get(name)
+    except BrokenType:
+        return False  # said before
+    return loaded is not None and loaded.policy.unsubscribe

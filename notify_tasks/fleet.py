@@ -15,11 +15,12 @@ from typing import Final
 import redis
 
 from channels.contract import DataContent, Message
-from notify_tasks import unsubscribing
+from notify_tasks import redis_place, unsubscribing
 from notify_tasks.alarm import Alarm
 from notify_tasks.broker import Broker, BrokerError, Outgoing
 from notify_tasks.configuration.model import Configuration
 from notify_tasks.delivery import Deliverer
+from notify_tasks.escalating import Escalator
 from notify_tasks.gatekeeping import Keeper
 from notify_tasks.gates import RATE, Gates
 from notify_tasks.intake import Intake
@@ -216,11 +217,8 @@ def open_fleet(
         NotConfigured: a setting is missing or wrong.
     """
     database = Database(settings.need_database_url(), connections=threads + 4, name="notify-worker")
-    client: redis.Redis = redis.Redis.from_url(
-        settings.need_broker_url(),
-        socket_timeout=BROKER_SECONDS,
-        socket_connect_timeout=3,
-        health_check_interval=15,
+    client = redis_place.client(
+        settings.need_broker_url(), seconds=BROKER_SECONDS, connect=3, health_check_interval=15
     )
     broker = Broker(settings.need_broker_url(), timeout=BROKER_SECONDS)
     publisher = Publisher(broker)
@@ -229,7 +227,7 @@ def open_fleet(
     ledger = Ledger(client)
     parking = Parking(database, client)
     worker = worker_name()
-    alarm = Alarm(lambda: sweeper.wake_due())  # noqa: PLW0108 - the sweeper is made below
+    alarm = Alarm(lambda: sweeper.ring())  # noqa: PLW0108 - the sweeper is made below
 
     def respread(provider: str, rate: Rate | None) -> None:
         try:
@@ -281,6 +279,7 @@ def open_fleet(
         worker=worker,
         run_again=deliverer.until_written,
     )
+    escalator = Escalator(database=database, catalog=catalog, wake=publisher.wake, later=alarm.after)
     sweeper = Sweeper(
         database=database,
         pools=pools,
@@ -290,6 +289,7 @@ def open_fleet(
         publish=Publishing(publisher.wake, publisher.mark, Waker(broker).wake),
         worker=worker,
         later=alarm.after,
+        steps=escalator.run,
     )
     reloader = Reloader(
         settings,

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from notify_tasks import metering
 from notify_tasks.breaker import NEVER, OPEN_SECONDS, Trouble
 from notify_tasks.gates import RATE, Gates
 from notify_tasks.providers import Configured, Pools
@@ -46,6 +47,8 @@ FRESH_SECONDS: Final = 3 * OPEN_SECONDS
 """What failed for others within so many seconds is tried with care."""
 RESUME_EVERY: Final = 30.0
 """Seconds between two looks at what is paused, where no pause has changed."""
+SETTLING: Final = 10.0
+"""Seconds after a change of pauses in which every look counts: other processes may still hold by what they knew."""
 
 
 @dataclass(slots=True)
@@ -95,6 +98,7 @@ class Keeper:
         self._returning: dict[tuple[str, str], int] = {}
         self._hear_at = self._hear_pauses_at = self._resume_at = NEVER
         self._pauses: Mapping[tuple[str, str], str] = {}
+        self._resuming, self._settled_at = FIRST, NEVER
         self._mended = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -219,13 +223,22 @@ class Keeper:
             return 0
         self._hear_pauses_at = now + HEAR_EVERY
         pauses = deliveries.read_pauses(self._database)
-        if pauses == self._pauses and now < self._resume_at:
+        if pauses != self._pauses:
+            self._pauses, self._settled_at = pauses, now + SETTLING
+        elif self._settled_at <= now < self._resume_at:
             return 0
-        moved = self._send(gated.resume(self._database, limit=MOST))
-        if moved == MOST:
-            self._hear_pauses_at = now  # there are more
+        limit = self._resuming
+        full = limit > FIRST and any(
+            gated.backlog(self._database, channel, BACKLOG) >= BACKLOG for channel in self._channels
+        )
+        if full:
+            self._hear_pauses_at = now
+            return 1
+        moved = self._send(gated.resume(self._database, self._channels, limit=limit))
+        if moved == limit:  # there are more
+            self._hear_pauses_at, self._resuming = now, min(2 * limit, MOST)
         else:
-            self._pauses, self._resume_at = pauses, now + RESUME_EVERY
+            self._resume_at, self._resuming = now + RESUME_EVERY, FIRST
         return moved
 
     def _send(self, wakes: Sequence[Wake]) -> int:
@@ -240,6 +253,7 @@ class Keeper:
         for configured in self._pools.all():
             name, known = configured.name, self._known.setdefault(configured.name, _Known())
             trouble, since = configured.breaker.trouble, known.out_since
+            metering.breaker(name, is_open=configured.breaker.open)
             if trouble is None:
                 if known.trouble is not None:
                     gated.works(self._database, name)

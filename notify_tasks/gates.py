@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from notify_tasks import countries
+from notify_tasks import countries, metering
 from notify_tasks.limiting import HIGH, Limiter, Manner
 from notify_tasks.providers import Configured, Pools
 from notify_tasks.rates import Rate
@@ -173,6 +173,8 @@ class Gates:
             without: providers that have failed for it in this run already.
         """
         answer = self._barred(subject) or self._choose(subject, without)
+        if isinstance(answer, Closed):
+            metering.gate_closed(subject.channel, answer.reason)
         if isinstance(answer, Closed) and answer.ends is None:
             self.later(answer.wait)
         return answer
@@ -288,7 +290,11 @@ class Gates:
         reason = f"{RATE}{configured.name}"
         manner = Manner.WAITED if subject.waited_for == reason else Manner.QUEUE if queue else Manner.AT_ONCE
         wait = self._limiter.take(configured.name, configured.rate, lane=subject.lane, manner=manner)
-        return Closed(wait, reason) if wait > 0 else None
+        if wait <= 0:
+            return None
+        if manner is not Manner.AT_ONCE:
+            metering.limited(configured.name, wait)
+        return Closed(wait, reason)
 
     def other_ready(self, subject: Subject, *, without: frozenset[str]) -> bool:
         """Whether another provider of the pool could be called at once."""
@@ -363,8 +369,8 @@ class Gates:
     def _paused(self, subject: Subject) -> str | None:
         now = time.monotonic()
         if now - self._pauses_at > PAUSES_READ_SECONDS:
-            self._pauses_at = now
             self._pauses = self._read_pauses()
+            self._pauses_at = now  # not before they are read: what is not known may not pass
         if not self._pauses:
             return None
         for key in (

@@ -63,9 +63,13 @@ class Pulse:
 
     Args:
         environment: where the file and systemd's socket are named.
+        asked: whether this process itself answers for its health, besides (`health_server`).
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], *, asked: bool = False) -> None:
+        self.last: Sign | None = None
+        """The newest sign, for who asks inside this process."""
+        self._asked = asked
         self._file = file_of(environment)
         self._socket = environment.get(SYSTEMD_VARIABLE)
         self._ready = False
@@ -74,7 +78,7 @@ class Pulse:
     @property
     def wanted(self) -> bool:
         """Whether anybody listens."""
-        return self._file is not None or self._socket is not None
+        return self._asked or self._file is not None or self._socket is not None
 
     def beat(self, doing: str, problem: str | None = None) -> None:
         """Give a sign of life.
@@ -83,8 +87,9 @@ class Pulse:
             doing: what the process does: nothing personal, no secret.
             problem: why it should be replaced; None while it is well.
         """
+        self.last = Sign(os.getpid(), time.monotonic(), doing, problem)
         if self._file is not None:
-            self._write(self._file, Sign(os.getpid(), time.monotonic(), doing, problem))
+            self._write(self._file, self.last)
         if self._socket is not None:
             self._tell_systemd(self._socket, doing, problem)
 
@@ -144,6 +149,16 @@ def judge(file: Path, *, max_age: float = MAX_AGE_SECONDS) -> Judgement:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         return Judgement(well=False, said=f"{file} holds no sign of life ({type(error).__name__})")
+    return judge_sign(sign, max_age=max_age)
+
+
+def judge_sign(sign: Sign, *, max_age: float = MAX_AGE_SECONDS) -> Judgement:
+    """Judge a process by its newest sign of life.
+
+    Args:
+        sign: it.
+        max_age: seconds; an older sign is none.
+    """
     age = time.monotonic() - sign.at
     if not _runs(sign.pid):
         return Judgement(well=False, said=f"process {sign.pid} has ended; it was {sign.doing}")

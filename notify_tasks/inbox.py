@@ -7,6 +7,7 @@
     inbox.mark_read("user-42", [page.messages[0].id])      # None instead of the list: all of them
     inbox.mark_unread("user-42", [page.messages[0].id])
     inbox.delete("user-42", [page.messages[0].id])         # None instead of the list: all of them
+    inbox.mark_opened("user-42", [delivery_id])            # what an app has opened: the data of a push names it
 
 Needs the extra `[postgres]` and the setting `database_url`. Each function is one transaction and may be run again after
 an error. Where `broker_url` is set as well, live readers are told: subscribe to the Redis channel `topic("user-42")`.
@@ -27,7 +28,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from notify_tasks import settings
+from notify_tasks import redis_place, settings
 from notify_tasks.errors import InvalidCall, NotHere
 from notify_tasks.notification import DEFAULT_TENANT
 from notify_tasks.recipients import text
@@ -36,6 +37,7 @@ from notify_tasks.routing import inbox_topic
 try:
     from notify_tasks import api_connections
     from notify_tasks.store import inbox as stored
+    from notify_tasks.store import openings
     from notify_tasks.store.database import DatabaseAway
     from notify_tasks.store.inbox import InboxCounts, InboxMessage, InboxPage, Mark
 except ModuleNotFoundError as error:
@@ -48,7 +50,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "DELETED", "READ", "UNREAD", "DatabaseAway", "InboxCounts", "InboxMessage", "InboxPage", "close", "counts",
-    "delete", "mark_read", "mark_unread", "messages", "topic", "unread_count",
+    "delete", "mark_opened", "mark_read", "mark_unread", "messages", "topic", "unread_count",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -154,6 +156,28 @@ def mark_read(recipient_id: str, ids: Sequence[str] | None, *, tenant: str = DEF
     return marked
 
 
+def mark_opened(recipient_id: str, ids: Sequence[str], *, tenant: str = DEFAULT_TENANT) -> int:
+    """Note what a recipient has opened elsewhere: a push, a web push. Steps that go `unless = ["read"]` ask for it.
+
+    Push services do not tell it; the app does, whose data of a push has the `delivery_id`. What was opened has arrived:
+    its delivery becomes `delivered`, and `notify status` shows when it was read first. Messages of the inbox are not
+    touched.
+
+    Args:
+        recipient_id: who is logged in where it was opened.
+        ids: up to 1,000 deliveries' ids. An id of another recipient's delivery changes nothing.
+        tenant: whose recipient.
+
+    Returns:
+        how many were not known as read until now. Of two calls at once, each delivery is counted by one.
+
+    Raises:
+        InvalidCall, NotConfigured, DatabaseAway: as `messages`.
+    """
+    who, whose = text(recipient_id, "recipient_id"), text(tenant, "tenant")
+    return openings.mark(api_connections.database(), who, _ids(ids), tenant=whose)
+
+
 def mark_unread(recipient_id: str, ids: Sequence[str], *, tenant: str = DEFAULT_TENANT) -> int:
     """Mark a recipient's messages as unread, to come back to them. Their deliveries stay `delivered`.
 
@@ -241,12 +265,7 @@ def _redis(url: str) -> redis.Redis:
     with _lock:
         if _open is None or _open[:2] != (os.getpid(), url):
             _close()
-            client = redis.Redis.from_url(
-                url,
-                socket_timeout=TELL_SECONDS,
-                socket_connect_timeout=TELL_SECONDS,
-                retry=Retry(NoBackoff(), 0),
-            )
+            client = redis_place.client(url, seconds=TELL_SECONDS, retry=Retry(NoBackoff(), 0))
             _open = (os.getpid(), url, client)
         return _open[2]
 

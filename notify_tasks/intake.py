@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from notify_tasks import contacts, countries, planning
+from notify_tasks import contacts, countries, metering, planning, tracing
 from notify_tasks.contacts import Vetted
+from notify_tasks.digesting import OFF
 from notify_tasks.errors import WireError
 from notify_tasks.gates import Closed, Gates, Subject
 from notify_tasks.notification import Notification, uuid7
@@ -31,11 +32,16 @@ from notify_tasks.store.accepting import Claim, Context, Existing, NewDelivery, 
 from notify_tasks.store.database import BadRow, Database
 from notify_tasks.store.deliveries import Claimed, ClaimRequest
 from notify_tasks.store.sweeps import Wake
+from notify_tasks.trace_context import parent_of
 
 logger = logging.getLogger(__name__)
 
 SMS: Final = "sms"
 UNKNOWN_TYPE_LOOK_SECONDS: Final = 15.0
+NO_DIGEST: Final = (
+    "the call asks for a digest, and type {0} has none; add [digest] with the digest's type to {0}/notification.toml, "
+    "or leave digest out of the call"
+)
 CONFLICTS: Final = uuid.UUID("6b1ff1e8-46ac-4f0c-9d0a-5f0f0c1a7a55")
 """Namespace of the ids under which refused conflicts are stored, so that a repeated one is stored once."""
 
@@ -115,6 +121,17 @@ class Intake:
             DatabaseAway: nothing is known to be stored; put the message back.
             BadRow: PostgreSQL refuses the call's data; park it.
         """
+        with tracing.span(
+            "notify.accept",
+            trace=parent_of(notification.trace),
+            message_id=notification.message_id,
+            event_type=notification.event_type,
+        ) as span:
+            taken = self._take(notification, queue)
+            span.set(outcome=taken.kind, deliveries=taken.deliveries)
+            return taken
+
+    def _take(self, notification: Notification, queue: str) -> Taken:
         vetted = contacts.vet(notification)
         context = accepting.read_context(self._database, [vetted.notification])
         judged = self._judge(notification, vetted, context, waited=0.0)
@@ -125,6 +142,7 @@ class Intake:
                 origin="unknown_type",
                 wait=min(UNKNOWN_TYPE_LOOK_SECONDS, self._unknown_type_wait),
             )
+            metering.taken(notification.event_type, "waiting", judged.waits)
             return Taken(notification, "waiting", judged.waits)
         self._try_one_hop(judged, queue, context.now)
         self._store([judged])
@@ -164,6 +182,7 @@ class Intake:
             self._park(one[0], "refused_by_database", str(error))
 
     def _drain(self, ready: Sequence[tuple[intakes.Kept, Notification]]) -> None:
+        began = time.monotonic()
         vetted = [contacts.vet(notification) for _, notification in ready]
         context = accepting.read_context(self._database, [it.notification for it in vetted])
         done, later, judged = [], [], []
@@ -176,8 +195,25 @@ class Intake:
                 done.append(row)
         if judged:
             self._store(judged)
+            self._trace(judged, began)
         intakes.done(self._database, done)
         intakes.later(self._database, later, wait=min(UNKNOWN_TYPE_LOOK_SECONDS, self._unknown_type_wait))
+
+    @staticmethod
+    def _trace(judged: Sequence[_Judged], began: float) -> None:
+        """A span for each of what was taken together, in the trace of its own producer."""
+        for one in judged:
+            notification, taken = one.notification, one.taken
+            with tracing.span(
+                "notify.accept",
+                trace=parent_of(notification.trace),
+                began=began,
+                message_id=notification.message_id,
+                event_type=notification.event_type,
+                outcome=taken.kind if taken else None,
+                deliveries=taken.deliveries if taken else None,
+            ):
+                pass
 
     def _park(self, row: intakes.Kept, reason: str, detail: str) -> None:
         raw = json.dumps(row.envelope, ensure_ascii=False).encode()
@@ -185,6 +221,23 @@ class Intake:
         intakes.done(self._database, [row])
 
     # --- judging ------------------------------------------------------------------------------------
+
+    def foresee(self, notification: Notification, now: datetime | None = None) -> NewNotification:
+        """What `take` would store of a call, with the plan. Nothing is stored, and no type is waited for.
+
+        Args:
+            notification: the call.
+            now: the instant of the decision, in UTC; None for the present. All else is as it is stored now.
+
+        Raises:
+            DatabaseAway: what planning needs to know cannot be read.
+        """
+        vetted = contacts.vet(notification)
+        context = accepting.read_context(self._database, [vetted.notification])
+        context.now = now or context.now
+        judged = self._judge(notification, vetted, context, waited=float("inf"))
+        assert judged.item is not None
+        return judged.item
 
     def _judge(
         self, notification: Notification, vetted: Vetted, context: Context, *, waited: float
@@ -205,6 +258,8 @@ class Intake:
                 f"type {notification.event_type} has no template for {', '.join(missing)}; "
                 f"it has {', '.join(sorted(loaded.available))}",
             )
+        if notification.digest not in (None, OFF) and loaded.policy.digest is None:
+            return self._reject(judged, "no_digest_type", NO_DIGEST.format(notification.event_type))
         profiles, suppressed = context.of(vetted.notification)
         plan = planning.plan(
             vetted.notification,
@@ -333,7 +388,7 @@ class Intake:
             existing = stored.existing.get(item.id)
             if existing is None or existing.notification_id == item.id:
                 one.taken = self._accepted(one, item, stored, asked)
-                self._remind(item)
+                self._remind(it.decision.due_at for it in item.deliveries)
                 wakes += [
                     Wake(
                         delivery.id,
@@ -347,14 +402,16 @@ class Intake:
                 ]
             else:
                 one.taken = self._known(one, existing, conflicts)
+            _count(one.taken, item)
+        self._remind(stored.moments)
         if conflicts:
             accepting.accept(self._database, conflicts)
         self._wake(wakes)
 
-    def _remind(self, item: NewNotification) -> None:
+    def _remind(self, moments: Iterable[datetime | None]) -> None:
         """What is due soon is woken to the moment; the sweep would be some seconds late."""
         now = datetime.now(UTC)
-        for due in {it.decision.due_at for it in item.deliveries if it.decision.due_at is not None}:
+        for due in {moment for moment in moments if moment is not None}:
             self._gates.later(max(0.0, (due - now).total_seconds()))
 
     def _accepted(self, one: _Judged, item: NewNotification, stored: Stored, asked: float) -> Taken:
@@ -406,6 +463,7 @@ class Intake:
             address=decision.address,
             payload=notification.payload,
             attachments=notification.attachments,
+            trace=parent_of(notification.trace),
         )
 
     @staticmethod
@@ -433,3 +491,16 @@ class Intake:
             )
         )
         return Taken(notification, "conflict", detail)
+
+
+def _count(taken: Taken, item: NewNotification) -> None:
+    metering.taken(
+        taken.notification.event_type, taken.kind, item.reason if taken.kind == "rejected" else None
+    )
+    if taken.kind != "accepted":
+        return
+    for delivery in item.deliveries:
+        state = delivery.decision.state
+        metering.planned(delivery.decision.channel, state, delivery.decision.reason)
+    for drop in item.plan.get("dropped", ()):
+        metering.planned(drop["channel"], "drop", drop["reason"])

@@ -21,6 +21,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from notify_tasks import metering, redis_place
 from notify_tasks.rates import Rate
 
 KEY: Final = "notify.rate."
@@ -118,12 +119,7 @@ class Limiter:
         changed: Callable[[str, Rate | None], None],
         patience: float = ANSWER_SECONDS,
     ) -> None:
-        self._redis: redis.Redis = redis.Redis.from_url(
-            url,
-            socket_timeout=patience,
-            socket_connect_timeout=patience,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis = redis_place.client(url, seconds=patience, retry=Retry(NoBackoff(), 0))
         self._script = self._redis.register_script(_SCRIPT)
         self._process = process
         self._changed = changed
@@ -149,6 +145,7 @@ class Limiter:
             try:
                 wait, processes = self._run(provider, arguments)
             except redis.RedisError:
+                metering.limiter_alone()
                 self._alone_until = time.monotonic() + REST_SECONDS
             else:
                 with self._lock:

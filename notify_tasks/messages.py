@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Final
 from celery import signals
 from celery.utils.nodenames import anon_nodename
 
-from notify_tasks.routing import LEDGER_HEADER, ledger_key
+from notify_tasks.routing import LEDGER_HEADER, SENT_AT_HEADER, ledger_key
 
 _NO_LINKS: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _NO_LINKS_JSON: Final = json.dumps(_NO_LINKS)
@@ -158,6 +159,7 @@ def _headers(outgoing: Outgoing) -> dict[str, object]:
         "replaced_task_nesting": 0,
         "stamped_headers": None,
         "stamps": {},
+        SENT_AT_HEADER: round(time.time(), 3),
     }
 
 

@@ -6,7 +6,9 @@ The wire form (the *envelope*) is JSON. Version 1 has these keys; those that are
     channels[] priority at expires locale cancel_key sandbox trace
 
 Version 2 has `attachments[]` besides, and is written only where there are some: a worker that knows nothing of them
-parks such a call, where it can be put back, instead of sending half of it.
+parks such a call, where it can be put back, instead of sending half of it. Version 3 has `at_local`, and is written
+only where there is one, for the same reason: a worker that does not know it would send at once. Version 4 has
+`digest`, likewise; `off` needs none, since it is what a worker does that does not know it.
 
 Times are RFC 3339 in UTC. `hash` is the canonical hash of the call (`body_hash`).
 """
@@ -25,10 +27,14 @@ from typing import Any, Final
 
 from notify_tasks import attachments
 from notify_tasks.attachments import Attached
-from notify_tasks.errors import WireError
+from notify_tasks.digesting import OFF, When
+from notify_tasks.errors import InvalidCall, WireError
+from notify_tasks.local_time import LocalTime
 
 WIRE_VERSION: Final = 1
 WIRE_VERSION_ATTACHMENTS: Final = 2
+WIRE_VERSION_LOCAL_TIME: Final = 3
+WIRE_VERSION_DIGEST: Final = 4
 MAX_PAYLOAD_BYTES: Final = 64 * 1024
 MAX_RECIPIENTS: Final = 100
 MAX_MESSAGE_ID: Final = 128
@@ -112,11 +118,27 @@ class Notification:
     sandbox: bool = False
     trace: Mapping[str, str] | None = None
     attachments: tuple[Attached, ...] = field(default=(), repr=False)
+    at_local: LocalTime | None = None
+    """Not before, on each recipient's own clock; then there is no `at`."""
+    digest: str | None = None
+    """When it is to be gathered and sent (`digesting`), or `off`; None for whatever its type says."""
+
+    def not_before(self, timezone: str | None) -> datetime | None:
+        """When it may go to a recipient of this zone at the earliest, in UTC; None for at once."""
+        return self.at if self.at_local is None else self.at_local.instant(timezone)
+
+    @property
+    def _version(self) -> int:
+        if self.digest not in (None, OFF):
+            return WIRE_VERSION_DIGEST
+        if self.at_local is not None:
+            return WIRE_VERSION_LOCAL_TIME
+        return WIRE_VERSION_ATTACHMENTS if self.attachments else WIRE_VERSION
 
     def to_wire(self) -> dict[str, Any]:
         """The envelope, in the lowest version that can hold it."""
         wire: dict[str, Any] = {
-            "v": WIRE_VERSION_ATTACHMENTS if self.attachments else WIRE_VERSION,
+            "v": self._version,
             "message_id": self.message_id,
             "hash": self.hash,
             "event_type": self.event_type,
@@ -125,7 +147,7 @@ class Notification:
             "to": [ref.to_wire() for ref in self.to],
             "payload": dict(self.payload),
         }
-        for key in ("source", "priority", "locale", "cancel_key"):
+        for key in ("source", "priority", "locale", "cancel_key", "digest"):
             if (value := getattr(self, key)) is not None:
                 wire[key] = value
         if self.channels is not None:
@@ -133,6 +155,8 @@ class Notification:
         for key in ("at", "expires"):
             if (moment := getattr(self, key)) is not None:
                 wire[key] = moment.isoformat()
+        if self.at_local is not None:
+            wire["at_local"] = str(self.at_local)
         if self.sandbox:
             wire["sandbox"] = True
         if self.trace:
@@ -152,11 +176,11 @@ class Notification:
         if not isinstance(wire, dict):
             raise WireError(f"the envelope is a {type(wire).__name__}, not an object")
         version = wire.get("v")
-        if version not in (WIRE_VERSION, WIRE_VERSION_ATTACHMENTS):
+        if not isinstance(version, int) or not WIRE_VERSION <= version <= WIRE_VERSION_DIGEST:
             said = version if isinstance(version, int) else f"of type {type(version).__name__}"
             raise WireError(
                 f"the envelope has version {said}; "
-                f"this worker reads versions {WIRE_VERSION} to {WIRE_VERSION_ATTACHMENTS}"
+                f"this worker reads versions {WIRE_VERSION} to {WIRE_VERSION_DIGEST}"
             )
         try:
             to = wire["to"]
@@ -180,7 +204,9 @@ class Notification:
                 cancel_key=_optional_text(wire, "cancel_key"),
                 sandbox=bool(wire.get("sandbox", False)),
                 trace=_object(wire, "trace") or None,
-                attachments=() if version == WIRE_VERSION else attachments.from_wire(wire["attachments"]),
+                attachments=_attachments(wire, version),
+                at_local=_local_time(wire, version),
+                digest=_digest(wire),
             )
         except KeyError as error:
             raise WireError(f"the envelope has no {error.args[0]!r}") from None
@@ -218,6 +244,31 @@ def _object(wire: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WireError(f"the envelope's {key!r} is not an object")
     return value
+
+
+def _attachments(wire: Mapping[str, Any], version: int) -> tuple[Attached, ...]:
+    if version == WIRE_VERSION or (version >= WIRE_VERSION_LOCAL_TIME and "attachments" not in wire):
+        return ()
+    return attachments.from_wire(wire["attachments"])
+
+
+def _local_time(wire: Mapping[str, Any], version: int) -> LocalTime | None:
+    if version < WIRE_VERSION_LOCAL_TIME or wire.get("at_local") is None:
+        return None
+    try:
+        return LocalTime.parse(wire["at_local"])
+    except InvalidCall:
+        raise WireError("the envelope's 'at_local' is not a local time") from None
+
+
+def _digest(wire: Mapping[str, Any]) -> str | None:
+    value = _optional_text(wire, "digest")
+    if value is None or value == OFF:
+        return value
+    try:
+        return str(When.parse(value))
+    except ValueError:
+        raise WireError("the envelope's 'digest' does not say when") from None
 
 
 def _recipient(entry: object) -> RecipientRef:

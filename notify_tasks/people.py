@@ -54,6 +54,7 @@ __all__ = [
     "find",
     "get",
     "upsert",
+    "would_erase",
 ]
 
 MAX_ADDRESSES: Final = 20
@@ -201,6 +202,20 @@ def erase(
     """
     who, whose = text(id, "id"), text(tenant, "tenant")
     return erasing.erase(database(), who, tenant=whose)
+
+
+def would_erase(
+    id: str,  # noqa: A002 - as above
+    *,
+    tenant: str = DEFAULT_TENANT,
+) -> Erased:
+    """What `erase` would do now; nothing is erased.
+
+    Raises:
+        InvalidCall, NotConfigured, DatabaseAway: as `upsert`.
+    """
+    who, whose = text(id, "id"), text(tenant, "tenant")
+    return erasing.look(database(), who, tenant=whose)
 
 
 # --- checks -----------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ the same gates, in this order:
     expired?       it is worthless by now
     preference?    the person has switched the category off on this channel, or has not switched it on
     schedule?      `at` lies ahead
+    throttle?      there were too many: dropped, held, or gathered (`gathering`)
+    digest?        gathered, and sent together; the two gates below are then the digest's own
     vacation?      the person is away: dropped, or held until they are back
     quiet hours?   held until they end
     expiry?        what could only be sent when it is worthless is not held for that
@@ -14,17 +16,21 @@ the same gates, in this order:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
+from notify_tasks import escalation
 from notify_tasks.choices import DROP, NO_CHOICES, Choices
-from notify_tasks.event_type import EventType
+from notify_tasks.digesting import Gathering, Throttling
+from notify_tasks.escalation import Place
+from notify_tasks.event_type import EventType, Step
+from notify_tasks.gathering import GATHERED, Case, Timing, Turn, timing
 from notify_tasks.notification import Notification, RecipientRef
-from notify_tasks.states import State
+from notify_tasks.states import FINAL, State
 
 INAPP: Final = "inapp"
 NO_ADDRESS: Final = "no_address"
@@ -33,10 +39,22 @@ COUNTRY_NOT_ALLOWED: Final = "country_not_allowed"
 ADDRESS_SUPPRESSED: Final = "address_suppressed"
 PREFERENCE_OFF: Final = "preference_off"
 SCHEDULED: Final = "scheduled"
+LOCAL_TIME: Final = "local_time"
+"""Its `at` was read on the clock of the recipient's zone."""
+LOCAL_TIME_UTC: Final = "local_time_utc"
+"""Its `at` was read as UTC, since the recipient's zone is not known."""
+LOCAL_TIME_PASSED: Final = "local_time_passed"
+"""On the recipient's clock its `at` had passed, so that it goes at once."""
 VACATION: Final = "vacation"
 QUIET_HOURS: Final = "quiet_hours"
+STEP: Final = "step"
+"""It waits for the step before it."""
 EXPIRED: Final = "expired_before_planning"
-EXPIRES_FIRST: Final = {VACATION: "expires_in_vacation", QUIET_HOURS: "expires_in_quiet_hours"}
+EXPIRES_FIRST: Final = {
+    SCHEDULED: "expires_before_at",
+    VACATION: "expires_in_vacation",
+    QUIET_HOURS: "expires_in_quiet_hours",
+}
 """The reason of what would have had to wait until it is worthless."""
 _ROUNDS: Final = 3
 """After a vacation there may be quiet hours, and after these, at most, the vacation that begins in them."""
@@ -82,6 +100,57 @@ class Decision:
     category: str | None = None
     """What the person may switch off, which the claim asks again; None where they may not."""
     opt_in: bool = False
+    place: Place | None = None
+    """Where it stands in its recipient's steps. One that waits there has no due time; `expires_at` is then the latest
+    that is possible."""
+    timing: Timing | None = field(default=None, repr=False)
+    """How it is gathered and counted; None where it is neither."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What the store has decided, in plain values."""
+
+    @property
+    def digest(self) -> Gathering | None:
+        """The digest that it joins."""
+        return self.timing.digest if self.timing is not None and self.reason == GATHERED else None
+
+    @property
+    def counted(self) -> Throttling | None:
+        """The count that it takes its place in now."""
+        if self.timing is None or self.reason == STEP or self.state in FINAL:
+            return None
+        return self.timing.throttle
+
+    def turned(self, timing: Timing, turn: Turn, **told: Any) -> Decision:
+        """The same delivery, beginning another way."""
+        return replace(
+            self,
+            state=turn.state,
+            reason=turn.reasons[-1] if turn.reasons and turn.state is not State.QUEUED else None,
+            reasons=turn.reasons,
+            due_at=turn.due_at,
+            expires_at=turn.expires_at,
+            timing=timing if timing.digest is not None or timing.throttle is not None else None,
+            told={**self.told, **told},
+        )
+
+    def explained(self) -> dict[str, Any]:
+        """As it is stored with the plan."""
+        due_at = self.due_at or (self.digest.due_at if self.digest else None)
+        return {
+            "to": self.recipient,
+            **({"id": self.recipient_id} if self.recipient_id else {}),
+            "channel": self.channel,
+            "lane": self.lane,
+            "state": self.state,
+            **({"reason": self.reason} if self.reason else {}),
+            **({"reasons": list(self.reasons)} if self.reasons not in ((), (self.reason,)) else {}),
+            **({"due_at": due_at.isoformat()} if due_at else {}),
+            **({"timezone": self.timezone} if LOCAL_TIME in self.reasons else {}),
+            "expires_at": self.expires_at.isoformat(),
+            **(self.place.explained() if self.place else {}),
+            **(_gathered_into(self.digest) if self.digest else {}),
+            **self.told,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,29 +172,33 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class Timed:
+    """What a call with an `at` keeps of its type, so that it can be moved to another time without its templates.
+
+    Args:
+        expires_after: seconds from its time to its expiry; None where the call itself says when it is worthless.
+        required: it waits for nobody's quiet hours or vacation.
+        ignores_quiet_hours: it does not wait for the end of quiet hours.
+    """
+
+    expires_after: float | None = None
+    required: bool = False
+    ignores_quiet_hours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Every decision about one notification."""
+    """Every decision about one notification. `timed` is set where it was asked for at a time."""
 
     decisions: tuple[Decision, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     rejections: tuple[Rejection, ...] = ()
+    timed: Timed | None = None
 
     def explained(self) -> dict[str, Any]:
         """The plan as it is stored with the notification: reasons, without addresses."""
         return {
-            "decisions": [
-                {
-                    "to": decision.recipient,
-                    "channel": decision.channel,
-                    "lane": decision.lane,
-                    "state": decision.state,
-                    **({"reason": decision.reason} if decision.reason else {}),
-                    **({"reasons": list(decision.reasons)} if len(decision.reasons) > 1 else {}),
-                    **({"due_at": decision.due_at.isoformat()} if decision.due_at else {}),
-                    "expires_at": decision.expires_at.isoformat(),
-                }
-                for decision in self.decisions
-            ],
+            "decisions": [decision.explained() for decision in self.decisions],
             "dropped": [
                 {"to": drop.recipient, "channel": drop.channel, "reason": drop.reason}
                 for drop in self.dropped
@@ -133,6 +206,7 @@ class Plan:
             "rejected": [
                 {"to": no.recipient, "reason": no.reason, "detail": no.detail} for no in self.rejections
             ],
+            **({} if self.timed is None else {"timed": asdict(self.timed)}),
         }
 
 
@@ -159,7 +233,6 @@ def plan(
     decisions: list[Decision] = []
     dropped: list[Dropped] = []
     rejections: list[Rejection] = []
-    channels = notification.channels or event_type.channels
     seen: set[tuple[str, str]] = set()  # a delivery is one notification to one address over one channel
     for index, ref in enumerate(notification.to):
         if index in refused:
@@ -177,7 +250,9 @@ def plan(
             continue
         found = False
         without: dict[str, str] = {}
-        for channel in channels:
+        mine: list[tuple[Step, Decision]] = []
+        choices = profile.choices if profile else NO_CHOICES
+        for step, channel in escalation.in_turn(event_type, notification.channels, choices):
             addresses, missing = _addresses(channel, ref, profile, event_type)
             if missing is not None:
                 without[channel] = missing
@@ -194,16 +269,54 @@ def plan(
                 decision = _decide(
                     notification, event_type, (index, ref, profile), (channel, address), suppressed, now
                 )
-                decisions.append(decision)
-                seen |= _served(decision)
+                mine.append((step, decision))
+                seen |= _served(mine)
+        decisions += _chained(mine, notification)
         if not found:
             rejections.append(_unreachable(index, without, abroad.values()))
-    return Plan(tuple(decisions), tuple(dropped), tuple(rejections))
+    return Plan(tuple(decisions), tuple(dropped), tuple(rejections), _timed(notification, event_type))
 
 
-def _served(decision: Decision) -> set[tuple[str, str]]:
-    """The address that needs no second message. Where one person does not want it, who shares the address may."""
-    return set() if decision.reason == PREFERENCE_OFF else {(decision.channel, decision.address)}
+def _served(mine: Sequence[tuple[Step, Decision]]) -> set[tuple[str, str]]:
+    """The last address, where it needs no second message.
+
+    Where one person does not want it, or only a later step may go there, who shares the address may get it.
+    """
+    step, decision = mine[-1]
+    later = any(before is not step and each.state not in FINAL for before, each in mine)
+    unserved = later or decision.reason == PREFERENCE_OFF
+    return set() if unserved else {(decision.channel, decision.address)}
+
+
+def _chained(mine: Sequence[tuple[Step, Decision]], notification: Notification) -> list[Decision]:
+    """One recipient's decisions, each in its place: what comes after a step that goes waits for it."""
+    steps: dict[Step, list[Decision]] = {}
+    for step, decision in mine:
+        steps.setdefault(step, []).append(decision)
+    places = escalation.places(
+        [(step, all(each.state in FINAL for each in decided)) for step, decided in steps.items()]
+    )
+    if not any(place.waits for place in places):
+        return [decision for _, decision in mine]
+    return [
+        _waiting(decision, place, notification) if place.waits else replace(decision, place=place)
+        for place, decided in zip(places, steps.values(), strict=True)
+        for decision in decided
+    ]
+
+
+def _waiting(decision: Decision, place: Place, notification: Notification) -> Decision:
+    """What no gate has asked yet: the person may want something else by the time it has its turn."""
+    longer = timedelta(seconds=place.delay if notification.expires is None else 0.0)
+    return replace(
+        decision,
+        place=place,
+        state=State.HELD,
+        reason=STEP,
+        reasons=(STEP,),
+        due_at=None,
+        expires_at=decision.expires_at + longer,
+    )
 
 
 def _addresses(
@@ -255,16 +368,17 @@ def _decide(
     channel, address = target
     timezone = ref.timezone or (profile.timezone if profile else None)
     choices = profile.choices if profile else NO_CHOICES
-    expires_at = expiry(notification, event_type, now)
-    state, reasons, due_at = State.QUEUED, [], None
+    at = notification.not_before(timezone)
+    expires_at = expiry(notification, event_type, now, at)
+    state, reasons, due_at = State.QUEUED, _of_local_time(notification, timezone, now), None
     if target in suppressed:
         state, reasons = State.SUPPRESSED, [ADDRESS_SUPPRESSED]
     elif expires_at <= now:
-        state, reasons = State.EXPIRED, [EXPIRED]
+        state, reasons = State.EXPIRED, [*reasons, EXPIRED]
     elif not _wanted(event_type, choices, channel):
         state, reasons = State.SUPPRESSED, [PREFERENCE_OFF]
     else:
-        for gate in _waits(notification.at, event_type, choices, timezone, now):
+        for gate in _waits(at, event_type, choices, timezone, now):
             reasons.append(gate.reason)
             state, due_at = State.HELD, gate.until
             if due_at is None:
@@ -274,7 +388,7 @@ def _decide(
                 reasons.append(EXPIRES_FIRST[gate.reason])
             if state is not State.HELD:
                 break
-    return Decision(
+    decision = Decision(
         recipient=index,
         recipient_id=ref.id,
         channel=channel,
@@ -283,7 +397,7 @@ def _decide(
         timezone=timezone,
         lane=notification.priority or event_type.lane,
         state=state,
-        reason=reasons[-1] if reasons else None,
+        reason=reasons[-1] if reasons and state is not State.QUEUED else None,
         due_at=due_at,
         expires_at=expires_at,
         on_doubt=event_type.on_doubt_for(channel),
@@ -292,6 +406,35 @@ def _decide(
         category=None if event_type.required or ref.id is None else event_type.category,
         opt_in=event_type.opt_in,
     )
+    if decision.reason in (ADDRESS_SUPPRESSED, EXPIRED, PREFERENCE_OFF):
+        return decision
+    return _gathered_and_counted(decision, notification, event_type, choices, now)
+
+
+def _gathered_and_counted(
+    decision: Decision, notification: Notification, event_type: EventType, choices: Choices, now: datetime
+) -> Decision:
+    """The same, where what else there is for the person has a say in when it goes."""
+    if event_type.digest is None and event_type.throttle is None and not choices.categories:
+        return decision
+    timezone = decision.timezone
+    turn = Turn(decision.state, decision.reasons, decision.due_at, decision.expires_at)
+    case = Case(
+        notification=notification,
+        event_type=event_type,
+        choices=choices,
+        timezone=timezone,
+        to=(decision.recipient_id, decision.address),
+        channel=decision.channel,
+        waits=lambda start: held_up(start, event_type, choices, timezone),
+        expires_first=EXPIRES_FIRST,
+    )
+    found = timing(turn, case, now)
+    return decision if found == Timing(turn) else decision.turned(found, found.turn)
+
+
+def _gathered_into(digest: Gathering) -> dict[str, Any]:
+    return {"digest": {"type": digest.type, "when": digest.when, "due_at": digest.due_at.isoformat()}}
 
 
 # --- the gates ----------------------------------------------------------------------------------------
@@ -317,6 +460,13 @@ def _waits(
     if at is not None and at > now:
         start = at
         yield _Wait(SCHEDULED, at)
+    yield from held_up(start, event_type, choices, timezone)
+
+
+def held_up(
+    start: datetime, event_type: EventType | Timed, choices: Choices, timezone: str | None
+) -> Iterator[_Wait]:
+    """What the person's own wishes hold back that could go at `start`."""
     if event_type.required:
         return
     away = choices.vacation
@@ -332,15 +482,43 @@ def _waits(
         start = ends
 
 
-def expiry(notification: Notification, event_type: EventType, now: datetime) -> datetime:
+def expiry(
+    notification: Notification, event_type: EventType, now: datetime, at: datetime | None = None
+) -> datetime:
     """When the notification is worthless.
 
     It counts from the producer's timestamp, so that an outage before intake counts too, but never from the
-    future: a producer's clock that is ahead gains nothing.
+    future: a producer's clock that is ahead gains nothing. Where it was to go later, it counts from then.
+
+    Args:
+        notification: the call.
+        event_type: its type's policy.
+        now: the present.
+        at: when it was to go to this recipient; None for the call's own `at`.
     """
     if notification.expires is not None:
         return notification.expires
     start = min(notification.timestamp, now)
-    if notification.at is not None:
-        start = max(start, notification.at)
+    at = at or notification.at
+    if at is not None:
+        start = max(start, at)
     return start + timedelta(seconds=event_type.expires)
+
+
+def _timed(notification: Notification, event_type: EventType) -> Timed | None:
+    if notification.at is None and notification.at_local is None:
+        return None
+    return Timed(
+        event_type.expires if notification.expires is None else None,
+        event_type.required,
+        event_type.ignores_quiet_hours,
+    )
+
+
+def _of_local_time(notification: Notification, timezone: str | None, now: datetime) -> list[str]:
+    """Which clock a local time was read on, and whether it has passed there."""
+    if notification.at_local is None:
+        return []
+    clock = LOCAL_TIME_UTC if timezone is None else LOCAL_TIME
+    passed = notification.at_local.instant(timezone) <= now
+    return [clock, LOCAL_TIME_PASSED] if passed else [clock]

@@ -3,8 +3,10 @@
     from notify_tasks import preferences
 
     preferences.update("user-42", categories={"orders": {"sms": "off"}, "*": {"chat": "off"}})
+    preferences.update("user-42", categories={"comments": {"email": "daily"}})    # in a digest, where there is one
     preferences.update("user-42", quiet_hours={"from": "22:00", "to": "07:00"}, changed_by="settings page")
     preferences.update("user-42", vacation={"until": "2030-07-15T08:00:00+02:00", "mode": "drop"})
+    preferences.update("user-42", order=["sms", "push"])   # of types with steps; or {"orders": ["email", "sms"]}
     preferences.get("user-42").settings["categories"]      # {"orders": {"sms": "off"}, "*": {"chat": "off"}}
     preferences.history("user-42")                         # newest first: version, settings, changed_by, changed_at
 
@@ -22,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, time
 from typing import Any, Final, TypedDict, Unpack
 
-from notify_tasks.choices import ANY, DAYS, DROP, HOLD, OFF, ON
+from notify_tasks.choices import ANY, DAYS, DROP, HOLD, SAID
 from notify_tasks.errors import InvalidCall, NotHere
 from notify_tasks.notification import DEFAULT_TENANT
 from notify_tasks.recipients import meant, safe_name, text
@@ -71,9 +73,14 @@ class Fields(TypedDict, total=False):
     """What `update` takes. What is not named stays as it is; None removes it."""
 
     categories: Mapping[str, Mapping[str, str | None] | None] | None
-    """Category or `*` -> channel or `*` -> `on`, `off`, or None to take a choice back."""
+    """Category or `*` -> channel or `*` -> `on`, `off`, `daily` or `weekly` (a digest, at the type's time or 08:00), or
+    None to take a choice back."""
     quiet_hours: QuietHours | None
     vacation: Vacation | None
+    order: Mapping[str, Sequence[str] | None] | Sequence[str] | None
+    """Category or `*` -> channels, the one to try first first, or None to take an order back; a list is that for `*`.
+
+    It moves the steps of types that have some. What it does not name goes after what it names."""
 
 
 def get(
@@ -104,7 +111,8 @@ def update(
         changed_by: who changes it, 1 to 200 characters, for the history.
         if_version: change it only where this is still the stored version.
         tenant: whose the person is.
-        **fields: see `Fields`. `categories` is merged choice by choice, the other two are taken whole.
+        **fields: see `Fields`. `categories` is merged choice by choice and `order` category by category, the other two
+            are taken whole.
 
     Returns:
         the preferences as they are stored now.
@@ -121,6 +129,9 @@ def update(
         settings = {**present, **checked}
         if checked.get("categories"):
             settings["categories"] = _merged(present.get("categories", {}), checked["categories"])
+        if checked.get("order"):
+            both = {**present.get("order", {}), **checked["order"]}
+            settings["order"] = {name: channels for name, channels in both.items() if channels}
         return {name: value for name, value in settings.items() if value}
 
     return _change(recipient_id, merged, changed_by, if_version, tenant)
@@ -218,6 +229,7 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
         "categories": _categories,
         "quiet_hours": _quiet_hours,
         "vacation": _vacation,
+        "order": _order,
     }
     found: dict[str, Any] = {}
     for position, (name, value) in enumerate(fields.items()):
@@ -231,9 +243,7 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _categories(value: object) -> dict[str, dict[str, str | None] | None]:
     found: dict[str, dict[str, str | None] | None] = {}
     for position, (category, ways) in enumerate(_table(value, "categories").items()):
-        where = f"categories.{ANY if category == ANY else safe_name(category, position)}"
-        if category != ANY and not (isinstance(category, str) and _CATEGORY.fullmatch(category)):
-            raise InvalidCall(where, "it is no category", "Write a plain word in small letters, or *")
+        where = _category(category, position, "categories")
         if ways is None:
             found[category] = None
             continue
@@ -243,10 +253,44 @@ def _categories(value: object) -> dict[str, dict[str, str | None] | None]:
                 known = dict.fromkeys((*CHANNELS, ANY))
                 problem = "it names a channel that does not exist"
                 raise InvalidCall(where, problem, meant(channel, known, _MEANT))
-            if said not in (ON, OFF, None):
-                raise InvalidCall(f"{where}.{channel}", "it is neither on nor off", "Write on or off")
+            if said is not None and said not in SAID:
+                raise InvalidCall(
+                    f"{where}.{channel}",
+                    "it is neither on nor off, nor a digest",
+                    f"Write one of {', '.join(SAID)}",
+                )
         found[category] = chosen
     return found
+
+
+def _category(name: object, position: int, where: str) -> str:
+    """The path of one category in what was given."""
+    path = f"{where}.{ANY if name == ANY else safe_name(name, position)}"
+    if name != ANY and not (isinstance(name, str) and _CATEGORY.fullmatch(name)):
+        raise InvalidCall(path, "it is no category", "Write a plain word in small letters, or *")
+    return path
+
+
+def _order(value: object) -> dict[str, list[str] | None]:
+    table = {ANY: value} if isinstance(value, list | tuple) else _table(value, "order")
+    if len(table) > MAX_CATEGORIES:
+        raise InvalidCall("order", f"{len(table)} are too many", f"Keep at most {MAX_CATEGORIES}")
+    return {
+        name: None if channels is None else _in_order(channels, _category(name, position, "order"))
+        for position, (name, channels) in enumerate(table.items())
+    }
+
+
+def _in_order(value: object, where: str) -> list[str]:
+    if not isinstance(value, list | tuple) or not value:
+        raise InvalidCall(where, "it is no list of channels", 'Write them as in ["sms", "push"]')
+    for channel in value:
+        if channel not in CHANNELS:
+            problem = "it names a channel that does not exist"
+            raise InvalidCall(where, problem, meant(channel, dict.fromkeys(CHANNELS), _MEANT))
+    if len(set(value)) < len(value):
+        raise InvalidCall(where, "it names a channel twice", "Name each one once")
+    return list(value)
 
 
 def _merged(

@@ -25,7 +25,7 @@ from celery import Celery, Task
 from celery.app.registry import TaskRegistry
 from celery.loaders.base import BaseLoader
 
-from notify_tasks import settings
+from notify_tasks import settings, trace_context
 from notify_tasks.calls import Call, build_notification
 from notify_tasks.celery_options import map_options, refuse, trace_of
 from notify_tasks.errors import InvalidCall, MaybeAccepted, NotHere
@@ -37,6 +37,8 @@ from notify_tasks.routing import SEND_TASK
 if TYPE_CHECKING:
     from celery.backends.base import DisabledBackend
     from celery.canvas import Signature
+
+    from notify_tasks.simulating import Simulation
 
 ASYNC_THREADS: Final = 64
 """Calls of `adelay` that can wait for a frozen server at the same time in one process."""
@@ -142,6 +144,31 @@ class SendNotification(Task[..., Any]):
         keeper, deadline = _keeper_and_deadline()
         keeper.keep(notification, headers, deadline=deadline)
         return self._result(notification)
+
+    def simulate(self, event_type: str, *, now: datetime | None = None, **call: Unpack[Call]) -> Simulation:
+        """Show what would become of a call, without sending or storing anything.
+
+        Recipients, preferences, suppressions, templates and configuration are those of the present; `now` is the
+        instant at which the call would be made and planned. Needs the extra `[worker]`, the templates and the setting
+        `database_url`.
+
+        Args:
+            event_type: `order.shipped`.
+            now: an instant with a zone; None for the present.
+            **call: as in `delay`.
+
+        Returns:
+            each decision with every reason, and all of it in sentences.
+
+        Raises:
+            InvalidCall: an argument is wrong.
+            NotHere: a part is not installed here; the text says which.
+            NotConfigured: a setting is missing.
+            DatabaseAway: the database cannot be used now.
+        """
+        from notify_tasks.steering import simulate  # noqa: PLC0415 - seldom asked for
+
+        return simulate(event_type, now=now, **call)
 
     async def adelay(self, event_type: str, *misplaced: Never, **call: Unpack[Call]) -> NotificationResult:
         """Send a notification from asyncio, without blocking the event loop.
@@ -298,8 +325,10 @@ def _read(
             'delay("order.shipped", to="user-42", payload={...}); in a chain, use .si()',
         )
     notification = build_notification(places[0], now=datetime.now(UTC), **call)
-    trace = trace_of(headers)
-    return (replace(notification, trace=trace) if trace else notification), headers
+    trace = trace_of(headers) or trace_context.current()
+    if trace is None:
+        return notification, headers
+    return replace(notification, trace=trace), {**trace, **headers}
 
 
 def _keeper_and_deadline() -> tuple[Keeper, float]:

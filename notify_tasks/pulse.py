@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any, ClassVar, Final
@@ -23,8 +23,11 @@ from celery import Celery, bootsteps, signals
 from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
 
+from notify_tasks import health_server, settings
 from notify_tasks.consuming import Consumption
-from notify_tasks.health import EVERY_SECONDS, Pulse
+from notify_tasks.errors import NotConfigured
+from notify_tasks.health import EVERY_SECONDS, Judgement, Pulse
+from notify_tasks.health_server import Check, Need
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +67,49 @@ class Threads:
         return f"all {slots} threads have been busy with one task each for {stuck:.0f} s or more"
 
 
-def install(app: Celery, consumption: Consumption) -> None:
-    """Let the app's worker and beat give signs of life, where somebody asked for them."""
-    pulse = Pulse(os.environ)
+def install(app: Celery, consumption: Consumption, probe: Callable[[], object]) -> None:
+    """Let the app's worker and beat give signs of life, and answer for their health, where somebody asked for it.
+
+    Args:
+        app: the app.
+        consumption: of its worker.
+        probe: raises while PostgreSQL is away or the worker is starting.
+    """
+    pulse = Pulse(os.environ, asked=settings.get().health_port is not None)
     if not pulse.wanted:
         return
     step = type("PulseStep", (_PulseStep,), {"pulse": pulse, "consumption": consumption})
     app.steps["consumer"].add(step)
     signals.beat_init.connect(lambda sender, **_: _follow_beat(sender, pulse), weak=False)
+    of_worker = [_of_fetching(pulse, consumption), health_server.of_database(probe)]
+    signals.worker_init.connect(
+        lambda sender, **_: _serve(pulse, of_worker, str(sender.hostname)), weak=False
+    )
+    signals.beat_init.connect(lambda **_: _serve(pulse, [], "beat"), weak=False)
+
+
+def _serve(pulse: Pulse, more: Sequence[Check], process: str) -> None:
+    """Before the first connection is made: a worker that waits for its broker is alive."""
+    current = settings.get()
+    if current.health_port is None:
+        return
+    common = [health_server.of_pulse(pulse), health_server.of_start(pulse)]
+    try:
+        broker = health_server.of_broker(current.need_broker_url())
+        health_server.serve(process, [*common, broker, *more], current)
+    except NotConfigured as error:
+        raise SystemExit(f"notify_tasks: {error}") from None
+
+
+def _of_fetching(pulse: Pulse, consumption: Consumption) -> Check:
+    def ask() -> Judgement:
+        reasons = sorted(consumption.reasons)
+        said = pulse.last.doing if pulse.last is not None else "it is starting"
+        return Judgement(
+            well=not reasons, said=f"nothing is fetched: {', '.join(reasons)}" if reasons else said
+        )
+
+    return Check("fetching", ask, Need.READY)
 
 
 class _PulseStep(bootsteps.StartStopStep):

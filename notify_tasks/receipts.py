@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from channels.receipts import Event, Receipt, Reporting, Unreadable
-from notify_tasks import contacts
+from notify_tasks import contacts, metering
 from notify_tasks.broker import Broker, BrokerError
 from notify_tasks.errors import InvalidCall
 from notify_tasks.messages import Outgoing
+from notify_tasks.metrics import OTHER
 from notify_tasks.notification import uuid7
 from notify_tasks.providers import Configured, Pools
 from notify_tasks.routing import RECEIPTS_QUEUE, RECEIPTS_TASK
@@ -256,6 +257,10 @@ def apply(database: Database, ids: Sequence[int]) -> Done:
             found += one or []
     _tell_unmatched(found)
     by_state = Counter(it.state for it in found)
+    for (provider, state), number in Counter((it.provider, it.state) for it in found).items():
+        metering.receipts(provider, state, number)
+    if refused:
+        metering.receipts(OTHER, "refused", refused)
     return Done(
         of=len(wanted),
         applied=by_state["applied"],

@@ -24,6 +24,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from notify_tasks import redis_place
 from notify_tasks.limiting import ANSWER_SECONDS, REST_SECONDS
 from notify_tasks.rates import Rate
 
@@ -95,12 +96,7 @@ class RecipientLimits:
     """
 
     def __init__(self, url: str, *, key: Callable[[], str], patience: float = ANSWER_SECONDS) -> None:
-        self._redis: redis.Redis = redis.Redis.from_url(
-            url,
-            socket_timeout=patience,
-            socket_connect_timeout=patience,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis = redis_place.client(url, seconds=patience, retry=Retry(NoBackoff(), 0))
         self._script = self._redis.register_script(_SCRIPT)
         self._read_key = key
         self._key: bytes | None = None

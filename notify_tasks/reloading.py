@@ -80,6 +80,7 @@ class Reloader:
         self._problem: str | None = None
         self._problem_since = 0.0
         self._report_at = 0.0
+        self._queues: tuple[str, ...] = ()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="notify-configuration", daemon=True)
 
@@ -91,6 +92,11 @@ class Reloader:
     def start(self) -> None:
         """Begin to watch."""
         self._thread.start()
+
+    def consumes(self, queues: Sequence[str]) -> None:
+        """Say in the reports, from now on, that this process takes messages from these queues."""
+        self._queues = tuple(queues)
+        self._report_at = 0.0
 
     def stop(self) -> None:
         """End, and take the report back."""
@@ -184,6 +190,7 @@ class Reloader:
                     age=now - self._since,
                     problem=self._problem,
                     problem_age=None if self._problem is None else now - self._problem_since,
+                    queues=self._queues,
                 ),
             )
         except DatabaseError as error:

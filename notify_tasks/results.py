@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.result import AsyncResult
@@ -16,11 +17,13 @@ from vine import promise
 from notify_tasks import settings
 from notify_tasks.errors import InvalidCall, MaybeCancelled, NotHere
 from notify_tasks.idle import open_by
+from notify_tasks.local_time import LocalTime
 
 if TYPE_CHECKING:
     from celery import Celery
 
     from notify_tasks.store.cancelling import Cancelled
+    from notify_tasks.store.rescheduling import Rescheduled
 
 
 class NotificationResult(AsyncResult[Any]):
@@ -72,6 +75,26 @@ class NotificationResult(AsyncResult[Any]):
         if self._cancel is not None:
             return self._cancel(self.tenant, self.id)
         return _cancel(self.tenant, self.id)
+
+    def reschedule(self, at: datetime | timedelta | LocalTime) -> Rescheduled:
+        """Give it another time, for as long as it waits for the one it has. See `notify_tasks.reschedule`.
+
+        Args:
+            at: as in the call: a time with a zone, a span from now, or a `LocalTime` on each recipient's clock.
+
+        Returns:
+            what was moved and what was too late, delivery by delivery.
+
+        Raises:
+            InvalidCall: it has not been sent yet, or `at` is wrong.
+            NotHere, NotConfigured: this process cannot ask the database.
+            DatabaseAway: it cannot be used now; repeat it.
+        """
+        if self.tenant is None:
+            raise InvalidCall("reschedule", "this notification has not been sent yet", "Send it first")
+        from notify_tasks.steering import reschedule  # noqa: PLC0415 - seldom asked for
+
+        return reschedule(self.id, at=at, tenant=self.tenant)
 
     def _elsewhere(self, what: str) -> NoReturn:
         raise NotHere(

@@ -96,6 +96,7 @@ class Call(TypedDict, total=False):
     priority: str | None
     expires: timedelta | float | None
     """A span, or seconds, from each occurrence."""
+    digest: str | None
     locale: str | None
     source: str | None
     cancel_key: str | None
@@ -108,7 +109,6 @@ _MEANT: Final = {"tz": "timezone", "zone": "timezone", "until": "ends", "rule": 
 _NOT_HERE: Final = {
     "at": ("each occurrence has its own time", "Leave it out; `starts` says from when on"),
     "message_id": ("each occurrence has its own", "Leave it out; the schedule's id is in each of them"),
-    "digest": ("digests of recurring calls are not there yet", "Leave it out"),
     "attachments": ("a recurring call carries none", "Put a link into the payload"),
 }
 

@@ -18,11 +18,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
-from notify_tasks import durations
+from notify_tasks import durations, redis_place
 from notify_tasks.errors import NotConfigured
 
 REDIS: Final = "redis"
 POSTGRES: Final = "postgres"
+JSON: Final = "json"
+PLAIN: Final = "plain"
+PROD: Final = "prod"
+AUTO: Final = "auto"
 
 BROKER_EXAMPLE: Final = "redis://user:password@redis.internal:6379/0"
 DATABASE_EXAMPLE: Final = "postgresql://user:password@db.internal/notify"
@@ -31,6 +35,8 @@ NEW_KEY: Final = "openssl rand -base64 32 | tr '+/' '-_'"
 
 _PREFIX: Final = "NOTIFY_"
 _FILE: Final = "_FILE"
+_NO_SETTINGS: Final = ("NOTIFY_HEALTH_FILE",)
+"""Variables of ours that look like a setting's."""
 _LONGEST_CALL: Final = 60.0
 _KEY_BYTES: Final = 32
 _HIDDEN: Final = "***"
@@ -53,7 +59,9 @@ class Settings:
     """
 
     broker_url: str | None = _setting(
-        None, "the Redis that carries messages: `redis://`, `rediss://`, or `unix:///run/redis.sock?db=0`"
+        None,
+        "the Redis that carries messages: `redis://`, `rediss://`, `unix:///run/redis.sock?db=0`, or "
+        "`sentinel://host1:26379/0;sentinel://host2:26379?master=notify`",
     )
     database_url: str | None = _setting(
         None, "the PostgreSQL that keeps them: `postgresql://`, or a libpq connection string"
@@ -92,6 +100,36 @@ class Settings:
     endpoint_failing: float = _setting(
         5 * 86400.0, "for how long a webhook endpoint may fail before it is disabled; `1h` or more", SECONDS
     )
+    log_format: str | None = _setting(
+        None, "`json`, one object a line, or `plain`; unset means `json` where `env` is `prod`, else `plain`"
+    )
+    tracing: bool | None = _setting(
+        None,
+        "`true` sends traces by OpenTelemetry, `false` sends none; unset means `true` where "
+        "OTEL_EXPORTER_OTLP_ENDPOINT is set",
+    )
+    health_port: int | None = _setting(
+        None, "the port of `/livez`, `/readyz` and `/health`, of each process; unset means none"
+    )
+    health_host: str = _setting("0.0.0.0", "the address to which that port belongs")  # noqa: S104 - a probe comes from outside
+    metrics_port: int | None = _setting(
+        None, "the port of a worker's `/metrics`; `auto` takes a free one, unset or 0 means none"
+    )
+    metrics_host: str = _setting(
+        "127.0.0.1", "the address to which that port belongs; `0.0.0.0` in a container"
+    )
+
+    content_kept: float = _setting(
+        7 * 86400.0,
+        "for how long a notification keeps payload, addresses and attachments once all of it has ended; `1h` or more",
+        SECONDS,
+    )
+    history_kept: float = _setting(
+        30 * 86400.0, "for how long what became of a notification is kept; `1d` or more", SECONDS
+    )
+    inbox_kept: float = _setting(
+        90 * 86400.0, "for how long an in-app message stays in its recipient's inbox; `1d` or more", SECONDS
+    )
 
     def __repr__(self) -> str:
         shown = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -99,6 +137,11 @@ class Settings:
             shown[name] = None if shown[name] is None else without_secrets(shown[name])
         shown["secret_key"] = None if self.secret_key is None else _HIDDEN
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @property
+    def json_logs(self) -> bool:
+        """Whether a log line is a JSON object."""
+        return (self.log_format or (JSON if self.env == PROD else PLAIN)) == JSON
 
     def need_broker_url(self) -> str:
         """The broker's URL, which must be set.
@@ -150,6 +193,15 @@ class Fields(TypedDict, total=False):
     secret_key: str | None
     public_url: str | None
     endpoint_failing: float
+    content_kept: float
+    history_kept: float
+    inbox_kept: float
+    log_format: str | None
+    tracing: bool | None
+    health_port: int | None
+    health_host: str
+    metrics_port: int | None
+    metrics_host: str
 
 
 def get() -> Settings:
@@ -250,7 +302,7 @@ def misspelt(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     known = [_variable(name) + ending for name in _CHECKS for ending in ("", _FILE)]
     found = []
     for name in sorted(environment):
-        if name.startswith(_PREFIX) and "__" not in name and name not in known:
+        if name.startswith(_PREFIX) and "__" not in name and name not in (*known, *_NO_SETTINGS):
             near = get_close_matches(name, known, n=1, cutoff=0.85)
             found += [(name, near[0])] if near else []
     return found
@@ -293,10 +345,19 @@ def _text(value: object) -> str:
 
 def _broker_url(value: object) -> str | None:
     url = _optional_text(value)
-    if url is not None and not url.startswith(("redis://", "rediss://", "unix://", "redis+socket://")):
+    if url is not None and not url.startswith(
+        ("redis://", "rediss://", "unix://", "redis+socket://", "sentinel://")
+    ):
         scheme = url.partition("://")[0] if "://" in url else ""
         shown = f"the scheme {scheme!r}" if scheme.isalnum() else "no scheme"
-        raise _Wrong(f"{shown} is not supported. Use redis://, rediss:// or unix://, as in {BROKER_EXAMPLE}")
+        raise _Wrong(
+            f"{shown} is not supported. Use redis://, rediss://, unix:// or sentinel://, as in "
+            f"{BROKER_EXAMPLE}"
+        )
+    try:
+        redis_place.sentinels(url or "")
+    except NotConfigured as error:
+        raise _Wrong(str(error).partition(": ")[2]) from None
     return url
 
 
@@ -330,9 +391,13 @@ def _call_timeout(value: object) -> float:
 
 
 def _endpoint_failing(value: object) -> float:
+    return _at_least(value, 3600.0, "an hour or more, as in 5d")
+
+
+def _at_least(value: object, least: float, remedy: str) -> float:
     seconds = _seconds(value)
-    if seconds < 3600:  # noqa: PLR2004 - an hour
-        raise _Wrong(f"{_shown(value)} is out of range. Write an hour or more, as in 5d")
+    if seconds < least:
+        raise _Wrong(f"{_shown(value)} is out of range. Write {remedy}")
     return seconds
 
 
@@ -382,6 +447,36 @@ def _env(value: object) -> str | None:
     return env
 
 
+def _log_format(value: object) -> str | None:
+    if value not in (JSON, PLAIN, None):
+        raise _Wrong(f"{_shown(value)} is neither. Write json or plain")
+    return None if value is None else str(value)
+
+
+def _optional_switch(value: object) -> bool | None:
+    return None if value is None else _switch(value)
+
+
+def _optional_port(value: object) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        port = value
+    else:
+        port = int(value) if isinstance(value, str) and value.isdecimal() else -1
+    if port is not None and not 0 <= port <= 65535:  # noqa: PLR2004 - 16 bits
+        raise _Wrong(f"{_shown(value)} is no port. Write a number up to 65535, as in 8086")
+    return port
+
+
+def _metrics_port(value: object) -> int | None:
+    """0, as a variable says it, is none; `auto` is the 0 of sockets."""
+    if value == AUTO:
+        return 0
+    try:
+        return _optional_port(value) or None
+    except _Wrong as wrong:
+        raise _Wrong(f"{wrong}, or auto") from None
+
+
 _CHECKS: Final[dict[str, Callable[[object], object]]] = {
     "broker_url": _broker_url,
     "database_url": _optional_text,
@@ -396,6 +491,15 @@ _CHECKS: Final[dict[str, Callable[[object], object]]] = {
     "secret_key": _secret_key,
     "public_url": _public_url,
     "endpoint_failing": _endpoint_failing,
+    "content_kept": lambda value: _at_least(value, 3600.0, "an hour or more, as in 7d"),
+    "history_kept": lambda value: _at_least(value, 86400.0, "a day or more, as in 30d"),
+    "inbox_kept": lambda value: _at_least(value, 86400.0, "a day or more, as in 90d"),
+    "log_format": _log_format,
+    "tracing": _optional_switch,
+    "health_port": _optional_port,
+    "health_host": _text,
+    "metrics_port": _metrics_port,
+    "metrics_host": _text,
 }
 
 _current: Settings | None = None

@@ -25,6 +25,8 @@ class State(StrEnum):
     EXPIRED = "expired"
     SUPPRESSED = "suppressed"
     SUPERSEDED = "superseded"
+    DIGESTED = "digested"
+    """It went into a digest, which is a notification of its own."""
 
 
 class NotificationState(StrEnum):
@@ -54,6 +56,7 @@ MOVES: Final[dict[State, frozenset[State]]] = {
             State.EXPIRED,
             State.SUPPRESSED,
             State.SUPERSEDED,
+            State.DIGESTED,
         }
     ),
     State.QUEUED: frozenset(
@@ -108,6 +111,7 @@ MOVES: Final[dict[State, frozenset[State]]] = {
     State.EXPIRED: frozenset(),
     State.SUPPRESSED: frozenset(),
     State.SUPERSEDED: frozenset(),
+    State.DIGESTED: frozenset(),
 }
 """Every legal move. `held`, `queued` and `retrying` reach `sent` when a late acceptance of an earlier attempt
 stops a resend, `delivered` and `undelivered` when a receipt tells of one, and `in_doubt` when they end while such an

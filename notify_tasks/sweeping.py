@@ -15,12 +15,14 @@ from typing import Any, Final
 
 import redis
 
+from notify_tasks import digests, metering
 from notify_tasks.intake import Intake
 from notify_tasks.ledger import Ledger
 from notify_tasks.notification import Notification
 from notify_tasks.parked import Parking
 from notify_tasks.providers import Pools
 from notify_tasks.routing import CHANNELS, LANES, WORK_QUEUES, queue_for
+from notify_tasks.store import digests as stored_digests
 from notify_tasks.store import intakes, receipts, schedules, sweeps
 from notify_tasks.store.database import BadRow, Database, DatabaseError
 from notify_tasks.store.sweeps import Passed, Wake
@@ -51,15 +53,19 @@ class Swept:
     leases_ended: int = 0
     rewoken_as_lost: int = 0
     occurrences: int = 0
+    digests: int = 0
     intake: int = 0
     parked: int = 0
     receipts: int = 0
     markers: int = 0
     problems: list[str] = field(default_factory=list)
 
+    def numbers(self) -> dict[str, int]:
+        """How many of each."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "problems"}
+
     def __str__(self) -> str:
-        done = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "problems"}
-        said = ", ".join(f"{name} {value}" for name, value in done.items() if value)
+        said = ", ".join(f"{name} {value}" for name, value in self.numbers().items() if value)
         return said or "nothing to do"
 
 
@@ -85,9 +91,10 @@ class Sweeper:
         publish: what it publishes by.
         worker: this process's name.
         later: told in how many seconds `wake_due` is to run again, where more was due than it takes at once.
+        steps: gives later steps their turn, and returns how many of them were woken.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each part that it works with
         self,
         *,
         database: Database,
@@ -98,6 +105,7 @@ class Sweeper:
         publish: Publishing,
         worker: str,
         later: Callable[[float], None] = lambda _: None,
+        steps: Callable[[], int] = lambda: 0,
     ) -> None:
         self._database = database
         self._pools = pools
@@ -109,6 +117,7 @@ class Sweeper:
         self._mark = publish.mark
         self._wake_receipts = publish.receipts
         self._worker = worker
+        self._steps = steps
 
     def sweep(self) -> Swept:
         """One sweep. Redis away stops only what needs Redis.
@@ -116,13 +125,14 @@ class Sweeper:
         Raises:
             DatabaseError: PostgreSQL is away; the next sweep goes on.
         """
-        swept = Swept()
+        began, swept = metering.now(), Swept()
         begun = sweeps.begin(self._database, by=self._worker, lease=self._pools.longest_lease())
         if begun.leases_open:
             self._end_leases(swept)
         self._expire(swept)
         swept.due = self.wake_due()
         self._schedules(swept)
+        self._digests(swept)
         self._intake_rows(swept)
         self._receipts(swept)
         passed = sweeps.passed_markers(self._database)
@@ -135,6 +145,7 @@ class Sweeper:
         except redis.RedisError as error:
             swept.problems.append(f"Redis: {type(error).__name__}")
         sweeps.prune_markers(self._database)
+        metering.swept(began, swept.numbers())
         return swept
 
     def _end_leases(self, swept: Swept) -> None:
@@ -160,7 +171,7 @@ class Sweeper:
         Raises:
             DatabaseError: as `sweep`.
         """
-        found = 0
+        found = self._steps()
         for _ in range(BATCHES):
             wakes = sweeps.take_due(self._database, limit=BATCH)
             full = len(wakes) == BATCH
@@ -173,6 +184,27 @@ class Sweeper:
         else:  # many at the same second: the rest need not wait for the next sweep, and this one has more to do
             self._later(0.0)
         return found
+
+    def ring(self) -> None:
+        """What an alarm does: what is due now goes, gathered or by itself.
+
+        Raises:
+            DatabaseError: as `sweep`.
+        """
+        self.wake_due()
+        swept = Swept()
+        self._digests(swept)
+        if swept.digests:
+            self._intake_rows(swept)
+
+    def _digests(self, swept: Swept) -> None:
+        """Digests that are due become calls in the intake table."""
+        try:
+            swept.digests = digests.flush(self._database)
+            stored_digests.prune(self._database)
+        except BadRow as error:  # as with schedules
+            swept.problems.append(f"digests: {error}")
+            logger.error("digests are not sent: %s", error)  # noqa: TRY400 - the words hold no row
 
     def _schedules(self, swept: Swept) -> None:
         """What recurs and is due becomes calls in the intake table."""

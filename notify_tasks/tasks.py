@@ -11,7 +11,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ from celery import Task
 from celery.exceptions import Reject, TaskPredicate
 
 from channels.contract import ChannelError
+from notify_tasks import log_context, metering, retention, retrying
 from notify_tasks import receipts as work
-from notify_tasks import retrying
 from notify_tasks.celery import app, away, fleet
 from notify_tasks.errors import WireError
 from notify_tasks.messages import Outgoing, build
@@ -30,8 +30,10 @@ from notify_tasks.routing import (
     DELIVER_TASK,
     LEDGER_HEADER,
     MARKER_TASK,
+    PURGE_TASK,
     RECEIPTS_TASK,
     SEND_TASK,
+    SENT_AT_HEADER,
     SWEEP_TASK,
     stage_and_lane,
 )
@@ -44,6 +46,8 @@ from notify_tasks.store.sweeps import Wake
 MESSAGE_SECONDS: Final = 5.0
 """A message with many ids works for so long, then wakes the rest again: a worker can be stopped and stays fair."""
 PAUSE_SECONDS: Final = 5.0
+PURGE_EXPIRES: Final = 1800
+"""Seconds: what waits for so long is the next hour's."""
 FRAMES: Final = 6
 LEAST_COUNTDOWN: Final = 1.0
 
@@ -103,12 +107,14 @@ def send_notification(self: Any, *args: Any, **kwargs: Any) -> str:
     """Accept one call; where it is one hop to its recipient, send it too."""
     request = self.request
     queue = request.delivery_info["routing_key"]
+    _waited(request, queue)
     try:
         notification = Notification.from_wire(args[0] if len(args) == 1 and not kwargs else None)
     except WireError as error:
         with put_back_if_away():
             _park(request, queue, args, kwargs, "unreadable_envelope", str(error))
         return "parked: unreadable_envelope"
+    log_context.about_message(notification.message_id, notification.event_type, notification.trace)
     with put_back_if_away():
         try:
             taken = fleet().intake.take(notification, queue=queue)
@@ -142,6 +148,7 @@ def send_notification(self: Any, *args: Any, **kwargs: Any) -> str:
 def deliver(self: Any, ids: Any = None, *args: Any, **kwargs: Any) -> str:
     """Look at these deliveries, and send those that wait."""
     queue = self.request.delivery_info["routing_key"]
+    _waited(self.request, queue)
     try:
         wanted = [uuid.UUID(id_) for id_ in ids]
         if args or kwargs or not wanted:
@@ -173,6 +180,7 @@ def _deliver_several(waiting: Sequence[Waiting], of: int, queue: str) -> str:
             break
         outcome = fleet().deliverer.deliver(it, holds=holds)
         _publish_again(outcome)
+        log_context.done_with_delivery()
         done += 1
         if outcome.state is State.FAILED:
             failed.append(outcome.code or "failed")
@@ -239,9 +247,29 @@ def receipts(self: Any, ids: Any = None, *args: Any, **kwargs: Any) -> str:
 def sweep() -> str:
     """One sweep. PostgreSQL away ends it: the next tick is the retry."""
     try:
+        sweeps.ticked(fleet().database)
         return str(fleet().sweeper.sweep())
     except DatabaseError as error:
         return f"not swept: {error}"
+
+
+@app.task(base=Shown, name=PURGE_TASK, ignore_result=True)
+def purge() -> str:
+    """A few seconds of retention, and again until nothing is too old: sweeps on the same queue come in between."""
+    try:
+        done = retention.purge(fleet().database, fleet().settings, seconds=retention.SLICE_SECONDS)
+    except DatabaseError as error:
+        return f"not purged: {error}"
+    if done.more:
+        with suppress(Exception):  # a broker that is away: the next hour goes on
+            purge.apply_async(expires=PURGE_EXPIRES)
+    return str(done)
+
+
+def _waited(request: Any, queue: str) -> None:
+    """Count the wait in the queue. A countdown is none."""
+    if request.eta is None:
+        metering.waited(queue, request.get(SENT_AT_HEADER))
 
 
 def _forget(request: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from channels.contract import ChatContent, Content, EmailContent, TextContent
+from notify_tasks.digesting import value_at
 from notify_tasks.errors import InvalidCall
 from notify_tasks.rendering import DEFAULT, Catalog, LoadedType
 from notify_tasks.templating import folder, mail_subset
@@ -51,7 +52,9 @@ def check(root: Path, name: str | None = None) -> list[Problem]:
         except BrokenType as broken:
             problems += broken.problems
         else:
-            problems += _check_type(loaded) if loaded is not None else ()
+            if loaded is not None:
+                problems += _check_type(loaded)
+                problems += _check_digest(loaded, catalog)
     if name is None:
         problems += _misnamed(root)
     return list(dict.fromkeys(problems))
@@ -186,6 +189,45 @@ def _check_type(loaded: LoadedType) -> Iterator[Problem]:
                 found = next(filter(None, (_try(loaded, file, locale, case) for case in cases)), None)
                 if found is not None:
                     yield found
+
+
+def _check_digest(loaded: LoadedType, catalog: Catalog) -> Iterator[Problem]:
+    """Whether a type's digest can be made of what it gathers."""
+    rule = loaded.policy.digest
+    if rule is None:
+        return
+    shown = f"{loaded.policy.name}/{folder.POLICY_FILE}"
+    try:
+        digest = catalog.get(rule.type)
+    except BrokenType:
+        return  # told by itself
+    if digest is None:
+        yield Problem(
+            shown, None, f"digest.type: there is no type {rule.type!r}", _nearest(rule.type, catalog)
+        )
+        return
+    gathered = [each for each in rule.channels or loaded.policy.channels if each not in digest.available]
+    if gathered:
+        have = ", ".join(digest.available)
+        yield Problem(
+            shown,
+            None,
+            f"it is gathered on {', '.join(gathered)}, and {rule.type} has no files for that",
+            f"Write them, or channels = [...] under [digest] with some of {have}",
+        )
+    example = _example(loaded, folder.EXAMPLE_FILE)
+    if isinstance(example, Problem):
+        return
+    at = "2030-05-01T08:00:00+00:00"
+    event = {"message_id": "example", "event_type": loaded.policy.name, "at": at, "payload": example}
+    by = {} if rule.by is None else {"by": value_at(example, rule.by)}
+    try:
+        digest.check_payload({"count": 1, "since": at, "until": at, "events": [event], **by})
+    except PayloadInvalid as error:
+        remedy = (
+            f"Mend [payload] of {rule.type}: it takes count, since, until, events, and by where there is one"
+        )
+        yield Problem(shown, None, f"{rule.type} does not take its example.json gathered: {error}", remedy)
 
 
 def _unshown(loaded: LoadedType) -> Iterator[Problem]:

@@ -67,12 +67,14 @@ return 1
 def install(app: Celery) -> None:
     """Make this process use this transport, and the app's workers park what they cannot run.
 
-    `redis://` and `rediss://` URLs, their options and `broker_use_ssl` stay as they are. It replaces kombu's
-    aliases in the whole process: a matter for our workers, never for a producer's host application.
+    `redis://`, `rediss://` and `sentinel://` URLs, their options and `broker_use_ssl` stay as they are. It replaces
+    kombu's aliases in the whole process: a matter for our workers, never for a producer's host application.
     """
     for alias in ("redis", "rediss"):
         kombu.transport.TRANSPORT_ALIASES[alias] = f"{__name__}:Transport"
         kombu.transport._transport_cache.pop(alias, None)  # type: ignore[attr-defined] # noqa: SLF001 - stale
+    kombu.transport.TRANSPORT_ALIASES["sentinel"] = f"{__name__}:GuidedTransport"
+    kombu.transport._transport_cache.pop("sentinel", None)  # type: ignore[attr-defined] # noqa: SLF001 - as above
     app.steps["consumer"].add(ParkingStep)
 
 
@@ -455,3 +457,14 @@ class Transport(stock.Transport):
     """kombu's Redis transport with our channel."""
 
     Channel = Channel
+
+
+class GuidedChannel(Channel, stock.SentinelChannel):
+    """Our channel, on the primary that sentinels name."""
+
+
+class GuidedTransport(Transport):
+    """kombu's Sentinel transport with our channel."""
+
+    default_port = 26379
+    Channel = GuidedChannel

@@ -9,18 +9,19 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
-import psycopg
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
+from support.databases import Databases, make_cheap
 
 from notify_tasks.embedded import Server, postgres_server, redis_server
 
+ROOT = Path(__file__).parents[1]
 _numbers = itertools.count(1)
 
 # How fast examples are drawn on a busy machine says nothing about what is tested.
@@ -35,15 +36,60 @@ def pytest_configure() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # As a shell starts what runs in its background: every process of a test would inherit it, and ignore Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Tests start well over a hundred Pythons. None compiles what another has compiled, whatever the shell says of it.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".pytest_cache" / "bytecode"))
+    sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
 
 
-LONGEST_FIRST = ("faults", "deploy", "acceptance", "packaging", "pages", "integration", "contract", "unit")
-"""Where tests wait the longest. Several processes take them file by file, and the last one should have a short file."""
+LONGEST_FILES = (
+    "faults/test_kills.py",
+    "acceptance/test_demo.py",
+    "pages/test_sandbox_page.py",
+    "acceptance/test_path.py",
+    "pages/test_preview.py",
+    "acceptance/test_every_provider.py",
+    "contract/test_conformance.py",
+    "integration/test_delivery.py",
+    "deploy/test_health.py",
+    "faults/test_gates.py",
+    "deploy/test_compose.py",
+    "integration/test_gateway.py",
+    "acceptance/test_configuration.py",
+    "acceptance/test_cli.py",
+    "acceptance/test_flower.py",
+    "integration/test_transport.py",
+    "acceptance/test_by_hand.py",
+    "contract/test_push_fcm.py",
+    "acceptance/test_new_type.py",
+    "integration/test_receipts.py",
+    "integration/test_embedded.py",
+    "integration/test_consuming.py",
+)
+"""The files of twenty seconds and more, the longest first. Several processes take tests file by file: the last ones
+should be short."""
+LONGEST_FOLDERS = (
+    "faults",
+    "deploy",
+    "acceptance",
+    "packaging",
+    "pages",
+    "integration",
+    "contract",
+    "unit",
+)
+"""Where the other tests wait the longest."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first."""
-    items.sort(key=lambda item: LONGEST_FIRST.index(item.path.relative_to(Path(__file__).parent).parts[0]))
+    places = {file: place for place, file in enumerate(LONGEST_FILES)}
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        file = item.path.relative_to(Path(__file__).parent)
+        return places.get(file.as_posix(), len(places)), LONGEST_FOLDERS.index(file.parts[0])
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -64,27 +110,23 @@ def broker(redis_url: str) -> str:
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a PostgreSQL with an empty database; for the schema, ask for `database`."""
     with postgres_server(tmp_path_factory.mktemp("servers"), durable=False, use_environment=False) as server:
+        make_cheap(server.url)
         yield server.url
 
 
 @pytest.fixture(scope="session")
-def _migrated(postgres_url: str) -> str:
-    from notify_tasks.store.migrate import migrate  # noqa: PLC0415 - tests without a database do without it
-
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE migrated")
-    migrate(_named(postgres_url, "migrated"))
-    return "migrated"
+def databases(postgres_url: str) -> Iterator[Databases]:
+    databases = Databases(postgres_url)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture
-def database(postgres_url: str, _migrated: str) -> Iterator[str]:
-    """The URL of a fresh database with the present schema, dropped after the test."""
-    name = f"test_{next(_numbers)}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_migrated}")
-        yield _named(postgres_url, name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+def database(databases: Databases) -> Iterator[str]:
+    """The URL of a fresh database with the present schema."""
+    name = databases.take()
+    yield databases.url(name)
+    databases.give_back(name)
 
 
 @pytest.fixture
@@ -103,7 +145,3 @@ def start_postgres(tmp_path: Path) -> Iterator[Callable[[], Server]]:
         yield lambda: servers.enter_context(
             postgres_server(tmp_path / f"postgres-{next(_numbers)}", durable=False, use_environment=False)
         )
-
-
-def _named(url: str, database: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))

@@ -95,9 +95,13 @@ def _recipients(commands: Commands) -> None:
             of notifications to this person alone. Ids, states and times stay, and so do suppressed addresses, because
             they keep the fleet from writing there again. It cannot be undone: on a terminal it asks first, without
             one it needs --yes. Exit status 1 where nothing is known of the id.""",
-            "  notify recipients erase user-42\n  notify recipients erase user-42 --yes",
+            """\
+              notify recipients erase user-42 --dry-run
+              notify recipients erase user-42
+              notify recipients erase user-42 --yes""",
         )
         made.add_argument("id", metavar="ID", help="the id that producers use")
+        made.add_argument("--dry-run", action="store_true", help="say what would go, and erase nothing")
         made.add_argument("--yes", action="store_true", help="do not ask")
         tenant(made)
 

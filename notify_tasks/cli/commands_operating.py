@@ -103,17 +103,24 @@ def _migrate(commands: Commands) -> None:
 
 
 def _doctor(commands: Commands) -> None:
-    command(
+    made = command(
         commands,
         "doctor",
         "checkup:run",
         "say what is wrong, and what to do about it",
         """\
-        Looks at Redis, PostgreSQL, the schema, the configuration (of the files now, and of each running worker),
-        providers, templates, the sweep, queues that nobody consumes, parked messages and counters. Exit status 1 where
-        something is wrong.""",
-        "  notify doctor",
+        Looks at Redis (6.2 or newer) or Valkey (7.2 or newer): memory, eviction, append-only file; at PostgreSQL (14 or
+        newer), the schema, and clocks; at the configuration (of the files now, and of each running worker), providers,
+        templates and schedules; at the sweep, beat, queues that nobody consumes, pauses, what is in doubt, failed or
+        parked, and counters. For monitoring: exit status 1 where something is wrong, 0 where there are warnings alone,
+        which --strict counts as wrong, too.""",
+        """\
+          notify doctor
+          notify doctor --strict
+          notify doctor --json | jq 'select(.health != "good")'""",
     )
+    made.add_argument("--strict", action="store_true", help="exit status 1 for a warning as well")
+    made.add_argument("--json", action="store_true", help="an object a line, for machines")
 
 
 def _health(commands: Commands) -> None:
@@ -129,7 +136,7 @@ def _health(commands: Commands) -> None:
         """\
           notify health
           notify health --file /run/notify/health --max-age 60
-          notify health --url http://127.0.0.1:5555/healthcheck""",
+          notify health --url http://127.0.0.1:8080/livez""",
     )
     made.add_argument("--file", metavar="FILE", help="sign of life (default: NOTIFY_HEALTH_FILE)")
     made.add_argument(
@@ -140,6 +147,36 @@ def _health(commands: Commands) -> None:
         help="an older sign is none (default: %(default)s)",
     )
     made.add_argument("--url", metavar="URL", help="ask over HTTP instead; well is an answer of 200")
+
+
+def _exporter(commands: Commands) -> None:
+    made = command(
+        commands,
+        "exporter",
+        "exporter:run",
+        "tell Prometheus of the fleet: queues, what is late, totals, the objective",
+        """\
+        GET /metrics: what belongs to the fleet and to no worker, from Redis and PostgreSQL. It answers within two
+        seconds, also while one of them is away or hangs: that is a metric (notify_up), and so is the age of its
+        numbers. GET /livez and /readyz say whether it lives and has looked. One is enough; two do no harm.
+
+        What a worker counts it tells itself, by NOTIFY_METRICS_PORT.""",
+        """\
+          notify exporter
+          notify exporter --host 0.0.0.0 --port 9464""",
+    )
+    made.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: %(default)s)"
+    )
+    made.add_argument(
+        "--port", type=int, default=9464, metavar="PORT", help="0 for a free one (default: %(default)s)"
+    )
+    made.add_argument(
+        "--key-prefix",
+        default="",
+        metavar="TEXT",
+        help="what begins every key in that Redis, where Celery's global_keyprefix is set (default: nothing)",
+    )
 
 
 def _sandbox(commands: Commands) -> None:
@@ -286,6 +323,7 @@ ADD: Final = {
     "config": _config,
     "migrate": _migrate,
     "doctor": _doctor,
+    "exporter": _exporter,
     "health": _health,
     "providers": _providers,
     "sandbox": _sandbox,

@@ -33,19 +33,31 @@ def _preferences(commands: Commands) -> None:
             are required ask nobody. What waits and has been switched off is not sent.""",
             """\
               notify preferences set user-42 --off orders:sms --off '*:chat'
+              notify preferences set user-42 --daily comments:email
               notify preferences set user-42 --quiet-hours 22:00-07:00 --days mon,tue,wed,thu,sun
               notify preferences set user-42 --vacation 2030-07-01T00:00+02:00/2030-07-15T00:00+02:00 --drop
-              notify preferences set user-42 --quiet-hours none --default orders:sms""",
+              notify preferences set user-42 --quiet-hours none --default orders:sms
+              notify preferences set user-42 --order sms,push --order orders:email,sms""",
         )
         _person(made)
         made.add_argument("--on", action="append", metavar="WHAT", help="switch it on; may be repeated")
         made.add_argument("--off", action="append", metavar="WHAT", help="switch it off")
+        made.add_argument(
+            "--daily", action="append", metavar="WHAT", help="gather it, where its types have a digest"
+        )
+        made.add_argument("--weekly", action="append", metavar="WHAT", help="the same, once a week")
         made.add_argument("--default", action="append", metavar="WHAT", help="take such a choice back")
         made.add_argument("--quiet-hours", metavar="SPAN", help="as in 22:00-07:00; none removes them")
         made.add_argument("--days", metavar="DAYS", help="on which they begin: mon,tue (default: every day)")
         made.add_argument("--timezone", metavar="ZONE", help="of the quiet hours (default: the person's own)")
         made.add_argument(
             "--vacation", metavar="SPAN", help="FROM/UNTIL or UNTIL, with zones; none removes it"
+        )
+        made.add_argument(
+            "--order",
+            action="append",
+            metavar="CHANNELS",
+            help="which to try first: sms,push, or category:sms,push; none instead of channels takes it back",
         )
         made.add_argument("--drop", action="store_true", help="send nothing of what comes in the vacation")
         _version(made)

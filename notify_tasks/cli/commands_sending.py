@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Final
 
+from notify_tasks.cli import commands_steering
 from notify_tasks.cli.grammar import Commands, Parser, command, tenant
 
 
@@ -25,6 +27,20 @@ def _send(commands: Commands) -> None:
           notify send order.shipped --to user-42 --at +10m --id order-981-shipped --payload @order.json
           id=$(notify send order.shipped --to user-42 --payload @order.json) && notify status "$id" """,
     )
+    call(made)
+    tenant(made)
+    made.add_argument(
+        "--wait",
+        type=float,
+        nargs="?",
+        const=60.0,
+        metavar="SECONDS",
+        help="wait until it has ended (60 s by default) and show its timeline",
+    )
+
+
+def call(made: argparse.ArgumentParser) -> None:
+    """What a call says, for whatever makes one or looks at one."""
     made.add_argument("event_type", metavar="TYPE", help="a type that there are templates for: order.shipped")
     made.add_argument("--to", action="append", required=True, metavar="TO", help="recipient; may be repeated")
     made.add_argument(
@@ -51,7 +67,18 @@ def _send(commands: Commands) -> None:
     made.add_argument(
         "--at", metavar="TIME", help="not before: 2030-01-31T09:00+01:00, or +90s, +10m, +2h, +1d"
     )
+    made.add_argument(
+        "--at-local", metavar="TIME", help="not before, on each recipient's own clock: 2030-05-01T08:00"
+    )
     made.add_argument("--expires", metavar="TIME", help="worthless after; written as --at")
+    made.add_argument(
+        "--digest",
+        metavar="WHEN",
+        help="gather it: hourly, daily, 'daily 08:00', 'weekly mon 08:00'; off: at once",
+    )
+    made.add_argument(
+        "--cancel-key", metavar="KEY", help="what `notify cancel --key KEY` stops together with others"
+    )
     made.add_argument(
         "--id", metavar="ID", help="message id: the same id is the same notification (default: new)"
     )
@@ -59,15 +86,6 @@ def _send(commands: Commands) -> None:
     made.add_argument("--locale", metavar="TAG", help="for recipients without their own: de, zh-Hans")
     made.add_argument(
         "--source", metavar="NAME", default="notify-cli", help="who asks (default: %(default)s)"
-    )
-    tenant(made)
-    made.add_argument(
-        "--wait",
-        type=float,
-        nargs="?",
-        const=60.0,
-        metavar="SECONDS",
-        help="wait until it has ended (60 s by default) and show its timeline",
     )
 
 
@@ -93,14 +111,18 @@ def _cancel(commands: Commands) -> None:
     made = command(
         commands,
         "cancel",
-        "steer:cancel",
-        "stop what has not been sent yet",
+        "retiming:cancel",
+        "stop what has not been sent yet: one, or all under a key",
         """\
         Works before any worker has seen the notification, too. Says what was stopped, and what was too late.
-        Exit status 1 where something had been sent.""",
-        "  notify cancel order-981-shipped",
+        With --key it is all that was called for, up to now, under this cancel_key. Exit status 1 where something had
+        been sent.""",
+        """\
+          notify cancel order-981-shipped
+          notify cancel --key order-981""",
     )
-    made.add_argument("id", metavar="ID", help="message id")
+    made.add_argument("id", metavar="ID", nargs="?", help="message id")
+    made.add_argument("--key", metavar="KEY", help="everything under this cancel_key")
     tenant(made)
 
 
@@ -108,14 +130,31 @@ def _replay(commands: Commands) -> None:
     made = command(
         commands,
         "replay",
-        "steer:replay",
-        "send again what ended without being sent",
+        "replays:run",
+        "send again what ended without being sent, one or many",
+        f"""\
+        A delivery that failed, expired, was cancelled, suppressed or is in doubt gets a new one, linked to the old,
+        once; a rejected notification is planned again. One in doubt may have arrived: a replay may make it two.
+
+        With --where it is done to many, but not to what is in doubt (`notify in-doubt resolve`). It shows what is
+        meant, asks, and works in batches; ended in between, it goes on where it was when it is typed again. Without
+        state=, those that failed are meant.
+
+        {commands_steering.FILTER.replace(chr(10), chr(10) + " " * 8)}""",
         """\
-        A delivery that failed, expired, was cancelled, suppressed or is in doubt gets a new one, linked to the old;
-        a rejected notification is planned again. One in doubt may have arrived: a replay may make it two.""",
-        "  notify replay order-981-shipped",
+          notify replay order-981-shipped
+          notify replay --where "type=order.shipped channel=email provider=smtp-main code=550 since=2h" --dry-run
+          notify replay --where "channel=sms since=1h" --yes
+          notify replay --where "state=expired since=3h" --expires 2h""",
     )
-    made.add_argument("id", metavar="ID", help="message id")
+    made.add_argument("id", metavar="ID", nargs="?", help="message id")
+    commands_steering.where(made)
+    made.add_argument(
+        "--expires",
+        metavar="SPAN",
+        help="with --where: worthless after so long, as in 2h (default: as the old ones)",
+    )
+    commands_steering.many(made)
     tenant(made)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 
-from notify_tasks import settings
+from notify_tasks import redis_place, settings
 from notify_tasks.cli.context import database
 from notify_tasks.errors import NotHere
 from notify_tasks.store import parking
@@ -50,7 +50,7 @@ def replay(options: argparse.Namespace) -> int:
     from notify_tasks.parked import Parking  # noqa: PLC0415 - as above
 
     with database() as store:
-        client: redis.Redis = redis.Redis.from_url(settings.get().need_broker_url(), socket_timeout=5)
+        client = redis_place.client(settings.get().need_broker_url(), seconds=5)
         try:
             queue = Parking(store, client).put_back(options.number)
         except redis.RedisError as error:

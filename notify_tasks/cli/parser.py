@@ -9,12 +9,14 @@ from typing import Any, Final, NoReturn
 
 from notify_tasks.cli import (
     commands_authoring,
+    commands_explaining,
     commands_operating,
     commands_preferring,
     commands_reaching,
     commands_receiving,
     commands_recurring,
     commands_sending,
+    commands_steering,
 )
 from notify_tasks.cli.grammar import PROGRAM, Help, Parser
 
@@ -34,18 +36,22 @@ Each command has examples: `notify send --help`.
 """
 
 _IN_ORDER: Final = (
-    *("demo", "send", "status", "cancel", "replay", "recipients", "devices", "endpoints", "preferences"),
+    *("demo", "send", "simulate", "status", "explain", "reschedule", "cancel", "replay"),
+    *("recipients", "devices", "endpoints", "preferences"),
     *("suppressions", "schedules", "receipts", "parked", "templates"),
-    *("config", "providers", "migrate", "doctor", "health", "gateway", "sandbox"),
+    *("top", "doctor", "pause", "resume", "in-doubt", "purge", "erase"),
+    *("config", "providers", "migrate", "health", "gateway", "exporter", "sandbox"),
 )
 _ADD: Final = {
     **commands_sending.ADD,
     **commands_authoring.ADD,
+    **commands_explaining.ADD,
     **commands_preferring.ADD,
     **commands_reaching.ADD,
     **commands_receiving.ADD,
     **commands_recurring.ADD,
     **commands_operating.ADD,
+    **commands_steering.ADD,
 }
 
 

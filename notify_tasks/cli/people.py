@@ -138,6 +138,8 @@ def verify(options: argparse.Namespace) -> int:
 
 def erase(options: argparse.Namespace) -> int:
     """Erase a recipient, once it is meant."""
+    if options.dry_run:
+        return _would_erase(options)
     if not options.yes:
         if not sys.stdin.isatty():
             raise InvalidCall(
@@ -159,6 +161,18 @@ def erase(options: argparse.Namespace) -> int:
         out.say(f"  {line}")
     if done.being_sent:
         stderr().say([dim("a worker was sending to them: erase again in a minute")])
+    return 0
+
+
+def _would_erase(options: argparse.Namespace) -> int:
+    """Say what would go; nothing does."""
+    with _fleet():
+        found = people.would_erase(options.id, tenant=options.tenant)
+    if not found.anything:
+        return _unknown(options)
+    stdout().say(f"of {options.id}, if it were not --dry-run:")
+    for line in _told(found):
+        stdout().say(f"  {line}")
     return 0
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from notify_tasks import preferences
-from notify_tasks.choices import ANY, DAYS, DROP, HOLD, OFF, ON
+from notify_tasks.choices import ANY, DAILY, DAYS, DROP, HOLD, OFF, ON, WEEKLY
 from notify_tasks.cli.context import find_fleet
 from notify_tasks.errors import InvalidCall
 from notify_tasks.notification import DEFAULT_TENANT
@@ -22,13 +22,14 @@ from notify_tasks.terminal.output import bold, dim, stderr, stdout
 NONE: Final = "none"
 _TYPED: Final = {
     "recipient_id": "ID",
-    "categories": "--on, --off, --default",
+    "categories": "--on, --off, --daily, --weekly, --default",
     "quiet_hours.from": "--quiet-hours",
     "quiet_hours.to": "--quiet-hours",
     "quiet_hours.days": "--days",
     "quiet_hours.timezone": "--timezone",
     "vacation.from": "--vacation",
     "vacation.until": "--vacation",
+    "order": "--order",
     "if_version": "--if-version",
     "limit": "--limit",
 }
@@ -40,7 +41,8 @@ def _fleet() -> Iterator[None]:
     try:
         yield
     except InvalidCall as error:
-        field = "categories" if error.field.startswith("categories.") else error.field
+        first = error.field.partition(".")[0]
+        field = first if first in ("categories", "order") else error.field
         raise InvalidCall(_TYPED.get(field, field), error.problem, error.remedy) from None
     finally:
         preferences.close()
@@ -127,7 +129,8 @@ def _who() -> str:
 def _fields(options: argparse.Namespace) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     categories: dict[str, dict[str, str | None]] = {}
-    for name, said in (("on", ON), ("off", OFF), ("default", None)):
+    said_by = (("on", ON), ("off", OFF), ("daily", DAILY), ("weekly", WEEKLY), ("default", None))
+    for name, said in said_by:
         for word in getattr(options, name) or ():
             category, _, channel = word.partition(":")
             categories.setdefault(category, {})[channel or ANY] = said
@@ -141,7 +144,15 @@ def _fields(options: argparse.Namespace) -> dict[str, Any]:
         fields["vacation"] = _vacation(options)
     elif options.drop:
         raise InvalidCall("--drop", "it says what a vacation does", "Add --vacation FROM/UNTIL")
+    if options.order:
+        fields["order"] = dict(map(_order, options.order))
     return fields
+
+
+def _order(word: str) -> tuple[str, list[str] | None]:
+    """`sms,push`, `orders:email,sms` or `orders:none`."""
+    category, colon, channels = word.rpartition(":")
+    return category if colon else ANY, None if channels == NONE else channels.split(",")
 
 
 def _quiet_hours(options: argparse.Namespace) -> dict[str, Any] | None:
@@ -176,8 +187,10 @@ def _say(it: Version) -> None:
 
 
 def _told(settings: Mapping[str, Any]) -> list[str]:
+    said = [each for ways in settings.get("categories", {}).values() for each in ways.values()]
+    width = max(3, *map(len, said)) if said else 0
     told = [
-        f"{said:<3}  {'every category' if category == ANY else category}"
+        f"{said:<{width}}  {'every category' if category == ANY else category}"
         f" {'on every channel' if channel == ANY else f'on {channel}'}"
         for category, ways in sorted(settings.get("categories", {}).items(), reverse=True)
         for channel, said in sorted(ways.items(), reverse=True)
@@ -191,6 +204,10 @@ def _told(settings: Mapping[str, Any]) -> list[str]:
     if away:
         mode = "dropped" if away["mode"] == DROP else "held"
         told.append(f"away from {away['from']} to {away['until']}: what comes is {mode}")
+    told += [
+        f"tries {', then '.join(channels)}{'' if category == ANY else f' for {category}'}"
+        for category, channels in sorted(settings.get("order", {}).items(), reverse=True)
+    ]
     return told or ["nothing chosen: the types' defaults hold"]
 
 

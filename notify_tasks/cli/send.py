@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from notify_tasks.attachments import MAX_CONTENT_BYTES
 from notify_tasks.cli.context import database, find_fleet
 from notify_tasks.errors import InvalidCall
+from notify_tasks.local_time import LocalTime
 from notify_tasks.terminal.output import dim, stderr, stdout
 
 if TYPE_CHECKING:
@@ -28,20 +29,7 @@ LOOK_EVERY: Final = 0.2
 
 def run(options: argparse.Namespace) -> int:
     """Send, print the message id, and wait if asked to."""
-    to = [recipient(text) for text in options.to]
-    call = {
-        "to": to[0] if len(to) == 1 else to,
-        "payload": payload(options.payload),
-        "message_id": options.id,
-        "source": options.source,
-        "tenant": options.tenant,
-        "channels": options.channel,
-        "priority": options.priority,
-        "at": moment("--at", options.at),
-        "expires": moment("--expires", options.expires),
-        "locale": options.locale,
-        "attachments": attachments(options.attach, options.attach_stored),
-    }
+    call = call_of(options)
     find_fleet()
     from notify_tasks import send_notification  # noqa: PLC0415 - Celery, which checks that fail do without
 
@@ -52,6 +40,30 @@ def run(options: argparse.Namespace) -> int:
         stderr().say([dim(f"kept; type `notify status {result.id}` to see what becomes of it")])
         return 0
     return _wait(result.id, options)
+
+
+def call_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The keywords of the call as it is typed.
+
+    Raises:
+        InvalidCall: one of them cannot be read.
+    """
+    to = [recipient(text) for text in options.to]
+    return {
+        "to": to[0] if len(to) == 1 else to,
+        "payload": payload(options.payload),
+        "message_id": options.id,
+        "source": options.source,
+        "tenant": options.tenant,
+        "channels": options.channel,
+        "priority": options.priority,
+        "at": at(options),
+        "expires": moment("--expires", options.expires),
+        "locale": options.locale,
+        "cancel_key": options.cancel_key,
+        "digest": options.digest,
+        "attachments": attachments(options.attach, options.attach_stored),
+    }
 
 
 def recipient(text: str) -> str | dict[str, Any]:
@@ -122,6 +134,19 @@ def _bytes(path: str) -> bytes:
             "Put it under the fleet's folder NOTIFY_ATTACHMENTS and write --attach-stored PATH",
         )
     return content
+
+
+def at(options: argparse.Namespace) -> datetime | timedelta | LocalTime | None:
+    """The time for which it is called, as it is typed: `--at`, or `--at-local`.
+
+    Raises:
+        InvalidCall: it cannot be read, or both are given.
+    """
+    if options.at_local is None:
+        return moment("--at", options.at)
+    if options.at is not None:
+        raise InvalidCall("--at-local", "--at is given as well", "Keep one of them")
+    return LocalTime.parse(options.at_local, "--at-local")
 
 
 def moment(option: str, text: str | None) -> datetime | timedelta | None:

@@ -72,7 +72,10 @@ def show(_options: argparse.Namespace) -> int:
             policy = loaded.policy
             locales = ", ".join(["default", *loaded.locales.values()])
             others = [it for it in loaded.available if it not in policy.channels]
-            channels = ", ".join(policy.channels) + (f" (also {', '.join(others)})" if others else "")
+            named = [" and ".join(step.channels) for step in policy.steps]
+            channels = (", then ".join(named) or ", ".join(policy.channels)) + (
+                f" (also {', '.join(others)})" if others else ""
+            )
             rows.append([name, Span("● in order", "sent"), policy.lane, channels, dim(locales)])
     if not rows:
         stderr().say(

@@ -15,6 +15,9 @@ SHIPPED: Final = "order.shipped"
 RESET: Final = "account.password_reset"
 PAID: Final = "invoice.paid"
 MENTIONED: Final = "comment.mentioned"
+SIGN_IN: Final = "account.new_sign_in"
+EVENTS: Final = 3
+"""So many comments are gathered in the digest."""
 LATER_SECONDS: Final = 8
 """So far ahead is the one call with `at=`."""
 
@@ -60,6 +63,7 @@ PEOPLE: Final = (
         "mia", "Mia Schäfer", "de-AT", "Europe/Vienna", "+447700900105", push="device-of-mia", chat="finance"
     ),
     Person("wei", "王伟", "zh-Hans-SG", "Asia/Singapore", "+447700900106"),
+    Person("noor", "Noor Haddad", "en-GB", "Europe/Amsterdam", "+447700900107"),
 )
 _NAMES: Final = {person.id: person.name for person in PEOPLE}
 
@@ -70,10 +74,13 @@ class Call:
 
     Args:
         key: its message id is the run's name and this.
-        act: 1, or 2 for what is on its way when the worker is killed.
+        act: 1, or 2 for what is on its way when the worker is killed, or 3 for what happens on the fast clock.
         ends: by channel, the states that a delivery may end in; empty where the call is rejected.
         deliveries: how many it makes.
         later: seconds from the call before which nothing may be sent.
+        hours: so many hours ahead is its `at`, on the fast clock.
+        digest: as the call says it.
+        cancel_key: as the call says it, after the run's name.
         twice: the producer makes the same call again.
         attachments: what goes with its mails.
         about: what it shows, where that is not plain.
@@ -89,6 +96,9 @@ class Call:
     channels: tuple[str, ...] | None = None
     priority: str | None = None
     later: float = 0.0
+    hours: float = 0.0
+    digest: str | None = None
+    cancel_key: str | None = None
     twice: bool = False
     attachments: tuple[Attachment, ...] = field(default=(), repr=False)
     about: str = ""
@@ -104,11 +114,8 @@ def _ends(channels: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {it: ("delivered", "sent") if it in reported else ("sent",) for it in channels}
 
 
-def _shipped(
-    key: str, to: str | Recipient | list[str], channels: tuple[str, ...] | None = None, **more: Any
-) -> Call:
-    number = 4700 + int(key)
-    payload: dict[str, Any] = {
+def _order(number: int) -> dict[str, Any]:
+    return {
         "order_id": number,
         "carrier": "DHL",
         "tracking_url": f"https://track.example.com/parcel?id={number}",
@@ -117,6 +124,16 @@ def _shipped(
             {"name": "Paper filters, size 4", "quantity": 3},
         ],
     }
+
+
+SCHEDULED_PAYLOAD: Final = _order(4790)
+"""Of what is told every hour."""
+
+
+def _shipped(
+    key: str, to: str | Recipient | list[str], channels: tuple[str, ...] | None = None, **more: Any
+) -> Call:
+    payload = _order(4700 + int(key))
     if isinstance(to, str) and to in _NAMES:
         payload["customer_name"] = _NAMES[to]
     more.setdefault("ends", _ends(channels or ("email", "inapp", "sms")))
@@ -155,6 +172,7 @@ def _paid(key: str, to: str, **more: Any) -> Call:
 
 
 def _mentioned(key: str, to: str, channels: tuple[str, ...], **more: Any) -> Call:
+    more.setdefault("ends", _ends(channels))
     payload = {
         "author": _NAMES["ana"],
         "text": f"@{_NAMES[to]}, could you look at the price of the grinder again?",
@@ -162,8 +180,20 @@ def _mentioned(key: str, to: str, channels: tuple[str, ...], **more: Any) -> Cal
         "place": "Winter menu",
         "written_at": "2026-11-23T14:30:00+01:00",
     }
-    ends = _ends(channels)
-    return Call(key, MENTIONED, to, payload, ends=ends, deliveries=len(ends), channels=channels, **more)
+    return Call(key, MENTIONED, to, payload, deliveries=len(channels), channels=channels, **more)
+
+
+def _signed_in(key: str, to: str, *, read: bool, **more: Any) -> Call:
+    """A sign-in from a new device: told in the app; by SMS and by mail, each some time later, unless it was read."""
+    payload = {
+        "device": "Firefox on Windows",
+        "place": "Lisbon",
+        "signed_in_at": "2026-11-23T14:30:00+01:00",
+        "review_url": "https://shop.example/account/sign-ins",
+    }
+    further = dict.fromkeys(("sms", "email"), ("superseded",)) if read else _ends(("sms", "email"))
+    ends = _ends(("push",)) | {"inapp": ("delivered",) if read else ("sent",)} | further
+    return Call(key, SIGN_IN, to, payload, ends=ends, deliveries=len(ends), **more)
 
 
 def calls(run: str, origin: str) -> tuple[Call, ...]:
@@ -229,4 +259,33 @@ def calls(run: str, origin: str) -> tuple[Call, ...]:
             _shipped(str(26 + n), {"chat": room, "locale": "zh-Hans"}, ("chat",))
             for n, room in enumerate(("hangzhou", "shenzhen", "guangzhou"))
         ),
+        *later_calls(),
+    )
+
+
+def later_calls() -> tuple[Call, ...]:
+    """What happens later: act 3, on the fast clock."""
+    mail = ("email",)
+    gathered = {"email": ("digested",)}
+    return (
+        _shipped("31", "ana", mail, act=3, hours=2, about="at= 2 h ahead"),
+        _shipped(
+            "32",
+            "ana",
+            mail,
+            act=3,
+            hours=2,
+            cancel_key="order",
+            ends={"email": ("cancelled",)},
+            about="at= 2 h ahead, and cancelled by its key",
+        ),
+        *(
+            _mentioned(
+                str(33 + n), "lina", mail, act=3, digest="hourly", ends=gathered, about='digest="hourly"'
+            )
+            for n in range(EVENTS)
+        ),
+        _mentioned("36", "noor", mail, act=3, about="in her quiet hours"),
+        _signed_in("37", "tom", read=True, act=3, about="read in the app: no SMS follows"),
+        _signed_in("38", "mia", read=False, act=3, about="not read: an SMS follows, then a mail"),
     )

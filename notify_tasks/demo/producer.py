@@ -33,7 +33,9 @@ def send(call: Call, run: str) -> None:
                 source="demo-shop",
                 channels=call.channels,
                 priority=call.priority,
-                at=timedelta(seconds=call.later) if call.later else None,
+                at=timedelta(seconds=call.later, hours=call.hours) if call.later or call.hours else None,
+                digest=call.digest,
+                cancel_key=call.cancel_key and f"{run}-{call.cancel_key}",
                 attachments=list(call.attachments) or None,
             )
         except (MaybeAccepted, NotAccepted):

@@ -322,8 +322,8 @@ def _is_ready(supervisor: Supervisor, name: str, flower: Flower) -> bool:
 def _answers(flower: Flower) -> bool:
     connection = HTTPConnection(flower.url.removeprefix("http://"), timeout=1)
     try:
-        connection.request("GET", "/healthcheck")
-        return connection.getresponse().status == 200  # noqa: PLR2004 - OK
+        connection.request("GET", "/")
+        return connection.getresponse().status == 401  # noqa: PLR2004 - it asks for its password
     except (OSError, HTTPException):
         return False
     finally:

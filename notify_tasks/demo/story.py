@@ -1,4 +1,4 @@
-"""What happens in the demo, in order: calls, a killed worker, its recovery, timelines, a verdict."""
+"""What happens in the demo, in order: calls, a killed worker, what is due later, recovery, timelines, a verdict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from notify_tasks.demo import cast, verdict
+from notify_tasks.demo import cast, fast, verdict
 from notify_tasks.demo.calling import Producer, producer
 from notify_tasks.demo.running import DIRECTORY, ENV_FILE
 from notify_tasks.demo.showing import ENDED, Display, display
@@ -58,11 +58,13 @@ class Run:
     killed: dict[str, Seen] = field(default_factory=dict)
     called_at: dict[int, datetime] = field(default_factory=dict)
     rows: list[Seen] = field(default_factory=list)
+    later: fast.Later | None = None
 
     @property
     def message_ids(self) -> list[str]:
-        """Every call's."""
-        return [call.message_id(self.name) for call in self.calls]
+        """Every call's, and those of the calls that they became."""
+        made = self.later.made if self.later else []
+        return [*(call.message_id(self.name) for call in self.calls), *made]
 
 
 def run(directory: Path, output: Output, *, stay: bool, own_servers: bool = True) -> int:
@@ -129,16 +131,22 @@ def _tell(stage: Stage, shown: Display, output: Output, *, stay: bool) -> int:
     shown.happening(
         f"{counted(len(cast.PEOPLE), 'recipient')} stored: {', '.join(it.id for it in cast.PEOPLE)}"
     )
+    later = run_.later = fast.Later(name, stage, shown.happening, lambda: _look(run_))
     with producer(stage, run_.name, lambda: _look(run_)) as producing:
         stage.sandbox.set_mode("fcm", "429", times=1, retry_after="2")
         _send(run_, producing, 1)
         _until(run_, lambda: _settled(run_, 1), ACT_WITHIN)
         _kill(run_, producing)
+        # The killed worker's lease takes its time, and these have none to lose.
+        fast.prepare(later)
+        _send(run_, producing, fast.ACT)
+        fast.act(later)
     finished = _until(run_, lambda: _settled(run_), END_WITHIN)
     _until(run_, lambda: _reported(run_), REPORTS_WITHIN)
     shown.close()
     _timelines(run_, output)
-    checks = verdict.judge(_facts(run_))
+    _explained(later, output)
+    checks = [*verdict.judge(_facts(run_)), *fast.judge(later)]
     output.say()
     for check in checks:
         output.say(
@@ -235,7 +243,10 @@ def _reported(run_: Run) -> bool:
     ends = {call.message_id(run_.name): call.ends for call in run_.calls}
     return not any(
         row.state == "sent"
-        and (row.provider in REPORTING or "sent" not in ends[row.message_id].get(row.channel, ()))
+        and (
+            row.provider in REPORTING
+            or "sent" not in ends.get(row.message_id, {}).get(row.channel, ("sent",))
+        )
         for row in run_.rows
     )
 
@@ -297,11 +308,28 @@ def _facts(run_: Run) -> verdict.Facts:
 def _timelines(run_: Run, output: Output) -> None:
     now = datetime.now(UTC)
     for call in run_.calls:
+        if call.act == fast.ACT:
+            continue
         found = statuses.read(run_.stage.database, call.message_id(run_.name))
         output.say()
         if call.about:
             output.say([dim(f"# {call.about}")])
         for line in timeline.lines(found, now):
+            output.say(line, wrap=True)
+
+
+def _explained(later: fast.Later, output: Output) -> None:
+    output.say()
+    output.say(
+        [
+            bold("What happened later"),
+            dim(f", on a clock that ran {duration(later.passed)} ahead: notify explain"),
+        ]
+    )
+    for about, told in fast.explained(later):
+        output.say()
+        output.say([dim(f"# {about}")])
+        for line in told.splitlines():
             output.say(line, wrap=True)
 
 

@@ -2,7 +2,7 @@
 
     app.py      the routes of all doors, put together in one place
     hooks.py    /hooks/<provider>: what providers report
-    health.py   /livez, /readyz
+    health.py   /livez, /readyz, /health
     parts.py    what the doors need, from the settings
     serving.py  the server
 

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 
 from notify_tasks.gateway.health import Health
 from notify_tasks.gateway.hooks import Hooks
+from notify_tasks.gateway.metrics import Metrics
 from notify_tasks.gateway.parts import Parts
 from notify_tasks.gateway.unsubscribe import Unsubscribe
 
@@ -23,6 +24,7 @@ def application(parts: Parts) -> Starlette:
     """
     routes: Sequence[BaseRoute] = [
         *Health(parts).routes(),
+        *Metrics().routes(),
         *Hooks(parts).routes(),
         *Unsubscribe(parts).routes(),
     ]

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from notify_tasks.broker import Broker
@@ -34,6 +34,7 @@ class Parts:
     database: Database
     pools: Pools
     waker: Waker
+    broker_url: str | None = field(default=None, repr=False)
     links: Links | None = None
     """Reads links to unsubscribe; None where no key is set."""
 
@@ -65,7 +66,13 @@ def opened(settings: Settings) -> Iterator[Parts]:
     )
     reloader.start()
     try:
-        yield Parts(database, pools, Waker(broker), links(settings.secret_key, settings.public_url))
+        yield Parts(
+            database,
+            pools,
+            Waker(broker),
+            settings.broker_url,
+            links(settings.secret_key, settings.public_url),
+        )
     finally:
         reloader.stop()
         pools.close()

@@ -12,6 +12,8 @@ from typing import Final
 import uvicorn
 from starlette.applications import Starlette
 
+from notify_tasks.health import EVERY_SECONDS
+
 MAX_CONNECTIONS: Final = 500
 """Further ones are answered with 503."""
 KEEP_ALIVE_SECONDS: Final = 30
@@ -19,10 +21,21 @@ STOP_SECONDS: Final = 10
 """What has begun gets so long to end."""
 
 
+BEAT_TICKS: Final = round(EVERY_SECONDS * 10)
+"""uvicorn's loop ticks ten times a second."""
+
+
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, up: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, up: Callable[[], None], beat: Callable[[], None]) -> None:
         super().__init__(config)
         self._up = up
+        self._beat = beat
+
+    async def on_tick(self, counter: int) -> bool:
+        """On the loop that answers: a sign of life."""
+        if counter % BEAT_TICKS == 0:
+            self._beat()
+        return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -62,13 +75,19 @@ def listen(host: str, port: int) -> socket.socket:
     return made
 
 
-def serve(app: Starlette, sock: socket.socket, up: Callable[[], None] = lambda: None) -> None:
+def serve(
+    app: Starlette,
+    sock: socket.socket,
+    up: Callable[[], None] = lambda: None,
+    beat: Callable[[], None] = lambda: None,
+) -> None:
     """Serve until a signal ends it. The main thread only.
 
     Args:
         app: the application.
         sock: from `listen`; it is closed at the end.
         up: called when it answers.
+        beat: called every few seconds on the loop that answers.
     """
     config = uvicorn.Config(
         app,
@@ -84,4 +103,4 @@ def serve(app: Starlette, sock: socket.socket, up: Callable[[], None] = lambda: 
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     with sock:
-        asyncio.run(_Server(config, up).serve([sock]))
+        asyncio.run(_Server(config, up, beat).serve([sock]))

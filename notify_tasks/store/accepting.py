@@ -12,10 +12,13 @@ from datetime import datetime
 from typing import Any
 
 from notify_tasks import choices
+from notify_tasks.escalation import Place
 from notify_tasks.notification import Notification
 from notify_tasks.planning import Decision, Profile
-from notify_tasks.store import attachments
+from notify_tasks.store import attachments, cancelled_keys, joining
 from notify_tasks.store.database import Connection, Database, jsonb
+from notify_tasks.store.joining import Settled
+from notify_tasks.trace_context import parent_of
 
 _CONTEXT = """
 WITH input AS (SELECT %s::jsonb AS j),
@@ -127,12 +130,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:
-    """A delivery to store. With a claim it begins as `sending`."""
+    """A delivery to store. With a claim it begins as `sending`.
+
+    Args:
+        digest_id: the digest that it joins, which `joining` says.
+    """
 
     id: uuid.UUID
     decision: Decision
     queue: str
     claim: Claim | None = None
+    digest_id: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +178,13 @@ class Stored:
         new: ids of the notifications that were stored now.
         existing: for the others, by their id, what was there.
         states: the state in which each new delivery was stored.
+        moments: when something will be due that the store itself gave a time: a digest, a place in a throttle.
     """
 
     new: set[uuid.UUID] = field(default_factory=set)
     existing: dict[uuid.UUID, Existing] = field(default_factory=dict)
     states: dict[uuid.UUID, str] = field(default_factory=dict)
+    moments: list[datetime] = field(default_factory=list)
 
 
 _ACCEPT = """
@@ -183,13 +193,14 @@ n AS MATERIALIZED (
     SELECT x.* FROM input, jsonb_to_recordset(j->'n') AS x(
         id uuid, tenant text, message_id text, hash text, event_type text, source text, occurred_at timestamptz,
         payload jsonb, plan jsonb, state text, reason text, detail text, cancel_key text, envelope jsonb,
-        keyed boolean, attachments jsonb)),
+        keyed boolean, attachments jsonb, trace text)),
 d AS MATERIALIZED (
     SELECT x.* FROM input, jsonb_to_recordset(j->'d') AS x(
         id uuid, notification_id uuid, tenant text, message_id text, event_type text, recipient_id text, address text,
         locale text, timezone text, channel text, lane text, state text, reason text, on_doubt text,
         sandbox boolean, due_at timestamptz, expires_at timestamptz, max_attempts smallint, queue text,
-        category text, opt_in boolean, token uuid, provider text, lease float8, worker text)),
+        category text, opt_in boolean, chain smallint, step smallint, leads boolean, step_after float8,
+        step_unless text[], digest_id uuid, token uuid, provider text, lease float8, worker text)),
 new_key AS (
     INSERT INTO notify.message_key (tenant, message_id, hash, notification_id)
     SELECT tenant, message_id, hash, id FROM n WHERE keyed ORDER BY tenant, message_id
@@ -200,23 +211,26 @@ new AS MATERIALIZED (
     UNION ALL SELECT n.id FROM n WHERE NOT n.keyed),
 new_notification AS (
     INSERT INTO notify.notification (id, tenant, message_id, event_type, source, occurred_at, payload, plan, state,
-                                     reason, detail, hash, cancel_key, envelope, attachments)
+                                     reason, detail, hash, cancel_key, envelope, attachments, trace)
     SELECT n.id, n.tenant, n.message_id, n.event_type, n.source, n.occurred_at, n.payload, n.plan, n.state,
-           n.reason, n.detail, n.hash, n.cancel_key, n.envelope, n.attachments
+           n.reason, n.detail, n.hash, n.cancel_key, n.envelope, n.attachments, n.trace
       FROM n JOIN new USING (id)
     ON CONFLICT (id) DO NOTHING  -- a conflict that was refused before
     RETURNING id),
 new_delivery AS (
     INSERT INTO notify.delivery (id, notification_id, tenant, message_id, event_type, recipient_id, address, locale,
                                  timezone, channel, lane, state, reason, on_doubt, sandbox, due_at, expires_at,
-                                 max_attempts, category, opt_in, marker, fence, attempts, lease_until, provider)
+                                 max_attempts, category, opt_in, chain, step, leads, step_after, step_unless,
+                                 digest_id, marker, fence, attempts, lease_until, provider)
     SELECT d.id, d.notification_id, d.tenant, d.message_id, d.event_type, d.recipient_id, d.address, d.locale,
            d.timezone, d.channel, d.lane,
-           CASE WHEN s.address IS NOT NULL AND d.state <> 'expired' THEN 'suppressed'
+           -- A later step is asked when it has its turn.
+           CASE WHEN s.address IS NOT NULL AND d.state <> 'expired' AND d.step_after IS NULL THEN 'suppressed'
                 WHEN u.off THEN 'suppressed' ELSE d.state END,
-           CASE WHEN s.address IS NOT NULL AND d.state <> 'expired' THEN 'address_suppressed'
+           CASE WHEN s.address IS NOT NULL AND d.state <> 'expired' AND d.step_after IS NULL THEN 'address_suppressed'
                 WHEN u.off THEN 'preference_off' ELSE d.reason END,
            d.on_doubt, d.sandbox, d.due_at, d.expires_at, d.max_attempts, d.category, coalesce(d.opt_in, false),
+           d.chain, d.step, coalesce(d.leads, false), d.step_after, d.step_unless, d.digest_id,
            notify.marker_now(d.queue),
            c.one, c.one, CASE WHEN c.one = 1 THEN now() + make_interval(secs => d.lease) END,
            CASE WHEN c.one = 1 THEN d.provider END
@@ -293,23 +307,21 @@ def accept(database: Database, items: Sequence[NewNotification]) -> Stored:
     Safe to run again with the same items when the outcome of the commit is unknown: what was stored comes back in
     `existing` under its own id (`existing[id].notification_id == id`).
     """
-    document = jsonb(
-        {
-            "n": [_notification_row(item) for item in items],
-            "d": [_delivery_row(item, delivery) for item in items for delivery in item.deliveries],
-        }
-    )
     # What was refused, a conflict not least, changes nobody.
     accepted = [item for item in items if item.state == "accepted"]
     upserts = {item.id: rows for item in accepted if (rows := _upsert_rows(item.notification))}
     attached = [item for item in accepted if item.notification.attachments]
-    if not upserts and not attached:
-        rows = database.rows(_ACCEPT, (document,))
+    keyed = [item for item in items if item.keyed and item.notification.cancel_key is not None]
+    timed = [item for item in items if joining.concerns(item)]
+    if not upserts and not attached and not keyed and not timed:
+        rows = database.rows(_ACCEPT, (_document(items),))
         stored = _read(rows)
     else:
 
-        def run(connection: Connection) -> Stored:
-            stored = _read(connection.execute(_ACCEPT, (document,)).fetchall())
+        def run(connection: Connection, settled: Settled) -> Stored:
+            if keyed:
+                cancelled_keys.stop(connection, keyed)
+            stored = _read(connection.execute(_ACCEPT, (_document(settled.items),)).fetchall())
             _upsert(connection, [row for id_, rows in upserts.items() if id_ in stored.new for row in rows])
             attachments.store(
                 connection,
@@ -319,9 +331,10 @@ def accept(database: Database, items: Sequence[NewNotification]) -> Stored:
                     if item.id in stored.new
                 ],
             )
+            stored.moments = settled.moments
             return stored
 
-        stored = database.transact(run)
+        stored = joining.despite_repetitions(database, items, timed, run)
     unseen = [item for item in items if item.id not in stored.new and item.id not in stored.existing]
     if unseen:  # the key was committed by another transaction while our statement ran, or twice in this one
         found = database.rows(
@@ -342,6 +355,15 @@ def accept(database: Database, items: Sequence[NewNotification]) -> Stored:
         for row in found:
             stored.existing[row["id"]] = Existing(row["hash"], row["notification_id"], row["cancelled"])
     return stored
+
+
+def _document(items: Sequence[NewNotification]) -> str:
+    return jsonb(
+        {
+            "n": [_notification_row(item) for item in items],
+            "d": [_delivery_row(item, delivery) for item in items for delivery in item.deliveries],
+        }
+    )
 
 
 def _read(rows: Sequence[dict[str, Any]]) -> Stored:
@@ -396,12 +418,27 @@ def _notification_row(item: NewNotification) -> dict[str, Any]:
         "reason": item.reason,
         "detail": item.detail,
         "cancel_key": notification.cancel_key,
-        "envelope": notification.to_wire() if item.state != "accepted" else None,
+        "envelope": notification.to_wire() if item.state != "accepted" else _left_out(item),
         "keyed": item.keyed,
     }
+    if (trace := parent_of(notification.trace)) is not None:
+        row["trace"] = trace
     if notification.attachments:
         row["attachments"] = [each.about() for each in notification.attachments]
     return row
+
+
+def _left_out(item: NewNotification) -> dict[str, Any] | None:
+    """The ids of recipients who get nothing of an accepted call, so that it is found when they ask why."""
+    if not (item.plan.get("rejected") or item.plan.get("dropped")):
+        return None
+    reached = {delivery.decision.recipient for delivery in item.deliveries}
+    to = [
+        {"id": ref.id, "place": place}
+        for place, ref in enumerate(item.notification.to)
+        if ref.id is not None and place not in reached
+    ]
+    return {"to": to} if to else None
 
 
 def _delivery_row(item: NewNotification, delivery: NewDelivery) -> dict[str, Any]:
@@ -430,6 +467,10 @@ def _delivery_row(item: NewNotification, delivery: NewDelivery) -> dict[str, Any
     }
     if decision.opt_in:
         row["opt_in"] = True
+    if delivery.digest_id is not None:
+        row["digest_id"] = str(delivery.digest_id)
+    if decision.place is not None:
+        row |= _place_row(decision, decision.place, lasts=item.notification.expires is None)
     if claim:
         row |= {
             "token": str(claim.token),
@@ -437,4 +478,20 @@ def _delivery_row(item: NewNotification, delivery: NewDelivery) -> dict[str, Any
             "lease": claim.lease,
             "worker": claim.worker,
         }
+    return row
+
+
+def _place_row(decision: Decision, place: Place, *, lasts: bool) -> dict[str, Any]:
+    """Where a delivery stands in its recipient's steps.
+
+    Args:
+        decision: its.
+        place: its.
+        lasts: the call does not say itself when it is worthless: a step that waits is given its expiry with its turn.
+    """
+    row: dict[str, Any] = {"chain": decision.recipient, "step": place.number, "leads": place.leads}
+    if place.waits:
+        row |= {"step_after": place.after, "step_unless": list(place.unless)}
+        if lasts:
+            row["expires_at"] = None
     return row

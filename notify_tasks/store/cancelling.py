@@ -14,7 +14,8 @@ class Cancelled:
     Args:
         before_intake: no worker had seen the call; it will never be sent.
         cancelled: deliveries stopped now.
-        too_late: deliveries that were being sent, or had been; those of an unknown outcome count here too.
+        too_late: deliveries that were being sent, or had been, by themselves or in a digest; those of an unknown
+            outcome count here too.
         stopped_before: deliveries that had ended without being sent.
     """
 
@@ -52,7 +53,8 @@ SELECT tenant, notification_id, id, state, 'cancelled' FROM d
 
 _COUNT = """
 SELECT count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
-       count(*) FILTER (WHERE state IN ('sending', 'sent', 'delivered', 'undelivered', 'in_doubt')) AS too_late,
+       count(*) FILTER (WHERE state IN ('sending', 'sent', 'delivered', 'undelivered', 'in_doubt', 'digested'))
+           AS too_late,
        count(*) FILTER (WHERE state IN ('failed', 'expired', 'suppressed', 'superseded')) AS stopped_before
   FROM notify.delivery WHERE notification_id = %s
 """

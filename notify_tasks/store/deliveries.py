@@ -90,6 +90,8 @@ class Claimed:
     payload: Mapping[str, Any] = field(repr=False)
     attachments: tuple[Attached, ...] = field(default=(), repr=False)
     """Claimed where it was accepted, they hold their bytes; else those are in `store.attachments`."""
+    trace: str | None = None
+    """The `traceparent` of the producer's call."""
 
 
 _CLAIM = """
@@ -108,7 +110,8 @@ candidate AS MATERIALIZED (
                WHEN d.category IS NOT NULL AND coalesce((
                    SELECT NOT notify.wanted(p.settings, d.category, d.channel, d.opt_in) FROM notify.preference p
                     WHERE p.tenant = d.tenant AND p.recipient_id = d.recipient_id), d.opt_in)
-               THEN 'unwanted' END AS ends
+               THEN 'unwanted'
+               WHEN d.step_unless IS NOT NULL THEN notify.step_answered(d.id) END AS ends
       FROM notify.delivery d
      WHERE d.id IN (SELECT r.id FROM r WHERE NOT EXISTS (SELECT 1 FROM notify.attempt a WHERE a.token = r.token))
        AND d.state IN ('queued', 'retrying') AND (d.not_before IS NULL OR d.not_before <= now())
@@ -116,7 +119,8 @@ candidate AS MATERIALIZED (
 ended AS (
     UPDATE notify.delivery d
        SET state = CASE WHEN d.unknown > 0 THEN 'in_doubt' WHEN c.ends = 'erased' THEN 'cancelled'
-                        WHEN c.ends = 'unwanted' THEN 'suppressed' ELSE c.ends END,
+                        WHEN c.ends = 'unwanted' THEN 'suppressed'
+                        WHEN c.ends IN ('read', 'delivered') THEN 'superseded' ELSE c.ends END,
            reason = CASE c.ends WHEN 'suppressed' THEN 'address_suppressed' WHEN 'erased' THEN 'recipient_erased'
                                 WHEN 'unwanted' THEN 'preference_off' ELSE c.ends END,
            due_at = NULL, updated_at = now()
@@ -141,7 +145,8 @@ mine AS (
      WHERE d.address <> '')
 SELECT c.id, c.token, c.fence, c.notification_id, c.tenant, c.message_id, c.event_type, c.recipient_id, c.channel,
        c.lane, c.locale, c.timezone, c.attempts, c.max_attempts, c.unknown, c.provider, c.on_doubt, c.sandbox,
-       c.address, n.payload, n.attachments, coalesce(extract(epoch FROM c.expires_at - now())::float8, 1e9) AS lifetime,
+       c.address, n.payload, n.attachments, n.trace,
+       coalesce(extract(epoch FROM c.expires_at - now())::float8, 1e9) AS lifetime,
        CASE WHEN c.unknown = 0 THEN 0::float8 ELSE coalesce((
            SELECT extract(epoch FROM now() - min(a.started_at))::float8 FROM notify.attempt a
             WHERE a.delivery_id = c.id AND a.outcome IN ('lost', 'uncertain')), 0) END AS unknown_age
@@ -279,7 +284,7 @@ d AS (
            updated_at = CASE WHEN c.fenced OR c.resolves OR c.settles THEN now() ELSE d.updated_at END
       FROM change c WHERE d.id = c.id
     RETURNING d.id, d.tenant, d.notification_id, d.channel, d.address, d.state, d.reason, c.old_state, c.suppress,
-              c.code, c.token, c.fenced OR c.resolves OR c.settles AS applied),
+              d.leads, c.code, c.token, c.fenced OR c.resolves OR c.settles AS applied),
 event AS (
     INSERT INTO notify.status_event (tenant, notification_id, delivery_id, kind, code)
     SELECT tenant, notification_id, id, state, coalesce(code, reason) FROM d
@@ -298,7 +303,7 @@ device AS (
      WHERE c.channel IN ('push', 'webpush') AND (c.tenant, c.channel, c.digest) IN (
          SELECT tenant, channel, md5(address) FROM d
           WHERE suppress = 'address_invalid' AND channel IN ('push', 'webpush') AND address <> ''))
-SELECT id, token, state, applied FROM d
+SELECT id, token, state, applied, leads FROM d
 """
 
 
@@ -308,12 +313,18 @@ _FROM_OUTSIDE: Final = ("code", "detail", "reason", "provider_message_id")
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """Where the delivery is after its result was recorded; `applied` is False for a result that came too late."""
+    """Where the delivery is after its result was recorded.
+
+    Args:
+        applied: False for a result that came too late.
+        leads: another step waits for what becomes of it.
+    """
 
     id: uuid.UUID
     token: uuid.UUID
     state: str
     applied: bool
+    leads: bool
 
 
 def record(database: Database, results: Sequence[Result]) -> list[Recorded]:

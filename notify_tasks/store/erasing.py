@@ -65,6 +65,12 @@ class Erased:
 
 _LOCK: Final = "SELECT 1 AS one FROM notify.recipient WHERE tenant = %(tenant)s AND id = %(id)s FOR UPDATE"
 
+# Before deliveries, as a flush does it. What waits in them is stopped with the other deliveries.
+_DIGESTS: Final = """
+WITH d AS (DELETE FROM notify.digest WHERE tenant = %(tenant)s AND recipient_id = %(id)s)
+DELETE FROM notify.throttle WHERE tenant = %(tenant)s AND recipient_id = %(id)s
+"""
+
 # An empty address is what later statements know an erased person's delivery by.
 _DELIVERIES: Final = """
 WITH c AS MATERIALIZED (
@@ -200,9 +206,20 @@ def erase(database: Database, recipient_id: str, *, tenant: str = "default") -> 
     return database.transact(lambda connection: _erase(connection, recipient_id, tenant))
 
 
+def look(database: Database, recipient_id: str, *, tenant: str = "default") -> Erased:
+    """What erasing would do: it is done, and taken back in the same transaction."""
+
+    def run(connection: Connection) -> Erased:
+        with connection.transaction(force_rollback=True):
+            return _erase(connection, recipient_id, tenant)
+
+    return database.transact(run)
+
+
 def _erase(connection: Connection, recipient_id: str, tenant: str) -> Erased:
     who = {"id": recipient_id, "tenant": tenant, "reason": REASON}
     connection.execute(_RECEIPTS, who)
+    connection.execute(_DIGESTS, who)
     # Deliveries before people, as accepting does it: two that lock in another order end each other.
     scheduled = connection.execute(_SCHEDULES, who).rowcount
     kept = connection.execute(_KEPT, who).rowcount

@@ -87,7 +87,8 @@ WITH c AS MATERIALIZED (
                         WHERE (p.kind = 'queue' AND p.name = notify.queue_for(d.channel, d.lane))
                            OR (p.kind = 'type' AND p.name = d.event_type)
                            OR (p.kind = 'tenant' AND p.name = d.tenant))
-     ORDER BY d.due_at LIMIT %s FOR UPDATE SKIP LOCKED)
+       AND d.channel = ANY(%s)
+     ORDER BY (d.lane = 'high') DESC, d.due_at LIMIT %s FOR UPDATE SKIP LOCKED)
 UPDATE notify.delivery d
    SET state = 'queued', due_at = NULL, not_before = NULL,
        marker = notify.marker_now(notify.queue_for(d.channel, d.lane)), updated_at = now()
@@ -96,9 +97,9 @@ RETURNING d.id, d.channel, d.lane, d.message_id, d.event_type
 """
 
 
-def resume(database: Database, *, limit: int) -> list[Wake]:
-    """Queue what was paused and is not any more."""
-    return [Wake(**row) for row in database.rows(_RESUME, (limit,))]
+def resume(database: Database, channels: Sequence[str], *, limit: int) -> list[Wake]:
+    """Queue what was paused and is not any more, the high lane first."""
+    return [Wake(**row) for row in database.rows(_RESUME, (list(channels), limit))]
 
 
 _RETRY_NOW: Final = """

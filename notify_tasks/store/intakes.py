@@ -10,6 +10,8 @@ from notify_tasks.store.database import Database, jsonb
 
 TAKEN_SECONDS: Final = 30
 """Whoever takes a row has so long to plan it before another one may."""
+TAKEN_BYTES: Final = 8 * 1024 * 1024
+"""Of envelopes, as PostgreSQL stores them: so much is taken in one go, and at least one row."""
 TAKES: Final = 3
 """A row taken this often without an end is parked."""
 
@@ -31,13 +33,19 @@ class Kept:
 # drag its neighbours along to their last try.
 _TAKE = """
 WITH fresh AS MATERIALIZED (
-    SELECT tenant, message_id, hash FROM notify.intake WHERE due_at <= now() AND tries = 0
+    SELECT tenant, message_id, hash, due_at, pg_column_size(envelope) AS size FROM notify.intake
+     WHERE due_at <= now() AND tries = 0
      ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED),
+-- Calls of digests may be large: what is more than fits into one go is the next one's.
+fitting AS (
+    SELECT x.tenant, x.message_id, x.hash FROM (
+        SELECT fresh.*, sum(size) OVER (ORDER BY due_at, tenant, message_id, hash) - size AS before FROM fresh) x
+     WHERE x.before < %s),
 suspect AS MATERIALIZED (
     SELECT tenant, message_id, hash FROM notify.intake
      WHERE due_at <= now() AND tries > 0 AND NOT EXISTS (SELECT 1 FROM fresh)
      ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED),
-c AS (SELECT * FROM fresh UNION ALL SELECT * FROM suspect)
+c AS (SELECT * FROM fitting UNION ALL SELECT * FROM suspect)
 UPDATE notify.intake i
    SET tries = i.tries + 1, due_at = now() + make_interval(secs => %s)
   FROM c WHERE i.tenant = c.tenant AND i.message_id = c.message_id AND i.hash = c.hash
@@ -51,7 +59,7 @@ def take(database: Database, *, limit: int) -> list[Kept]:
 
     Those that were taken before without an end come one by one, after the others.
     """
-    return [Kept(**row) for row in database.rows(_TAKE, (limit, TAKEN_SECONDS))]
+    return [Kept(**row) for row in database.rows(_TAKE, (limit, TAKEN_BYTES, TAKEN_SECONDS))]
 
 
 _KEEP = """

@@ -22,6 +22,7 @@ class Report:
         age: seconds for which it has been in force.
         problem: why a newer file is not in force; None where there is none.
         problem_age: seconds since that was found.
+        queues: those that it takes messages from.
     """
 
     worker: str
@@ -30,6 +31,7 @@ class Report:
     age: float
     problem: str | None = None
     problem_age: float | None = None
+    queues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,12 @@ _PUT = """
 WITH gone AS (
     DELETE FROM notify.configuration_report
      WHERE seen_at < now() - make_interval(days => %(days)s) AND worker <> %(worker)s)
-INSERT INTO notify.configuration_report AS r (worker, version, files, since, problem, problem_since)
+INSERT INTO notify.configuration_report AS r (worker, version, files, since, problem, problem_since, queues)
 VALUES (%(worker)s, %(version)s, %(files)s, now() - make_interval(secs => %(age)s), %(problem)s,
-        now() - make_interval(secs => %(problem_age)s))
+        now() - make_interval(secs => %(problem_age)s), %(queues)s)
 ON CONFLICT (worker) DO UPDATE
    SET version = excluded.version, files = excluded.files, since = excluded.since, problem = excluded.problem,
-       problem_since = excluded.problem_since, seen_at = now()
+       problem_since = excluded.problem_since, queues = excluded.queues, seen_at = now()
 """
 
 
@@ -74,6 +76,7 @@ def put(database: Database, report: Report) -> None:
             "age": report.age,
             "problem": storable(report.problem),
             "problem_age": report.problem_age,
+            "queues": list(report.queues),
         },
     )
 

@@ -56,6 +56,17 @@ class DeliveryStatus:
     replay_of: uuid.UUID | None
     attempts: list[AttemptStatus] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    chain: int | None = None
+    """Which entry of `to` it is for, where its type has steps."""
+    step: int | None = None
+    step_after: float | None = None
+    """Seconds for which it waits when the step before it has been sent; None where it waits for none."""
+    step_unless: list[str] | None = None
+    """What makes it needless: `read`, `delivered`."""
+    step_at: datetime | None = None
+    """When it has its turn; None as long as nothing has become of the step before it."""
+    digest_due_at: datetime | None = None
+    """When the digest is due that it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +119,9 @@ SELECT id, message_id, event_type, state, reason, detail, source, occurred_at, a
 """
 _DELIVERIES = """
 SELECT id, notification_id, recipient_id, address, channel, lane, state, reason, provider, provider_message_id,
-       template_version, attempts AS attempts_spent, due_at, expires_at, created_at, replay_of
+       template_version, attempts AS attempts_spent, due_at, expires_at, created_at, replay_of,
+       chain, step, step_after, step_unless, step_at,
+       (SELECT g.due_at FROM notify.digest g WHERE g.id = digest_id AND g.state <> 'closed') AS digest_due_at
   FROM notify.delivery WHERE notification_id = ANY(%s) ORDER BY created_at, channel, id
 """
 _ATTEMPTS = """

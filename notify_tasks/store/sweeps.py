@@ -57,6 +57,21 @@ def last_age(database: Database) -> float | None:
     return age
 
 
+_TICKED = "UPDATE notify.sweep SET ticked_at = now() WHERE ticked_at IS NULL OR ticked_at < now() - interval '1 second'"
+_TICK_AGE = "SELECT extract(epoch FROM now() - ticked_at)::float8 AS age FROM notify.sweep"
+
+
+def ticked(database: Database) -> None:
+    """A tick of beat has come: a worker that sweeps of itself has none."""
+    database.rows(_TICKED)
+
+
+def tick_age(database: Database) -> float | None:
+    """Seconds since the last tick of beat was carried out; None before the first."""
+    age: float | None = database.rows(_TICK_AGE)[0]["age"]
+    return age
+
+
 @dataclass(frozen=True, slots=True)
 class Wake:
     """A row to publish on its queue.
@@ -145,6 +160,9 @@ WITH c AS MATERIALIZED (
      ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED)
 UPDATE notify.delivery d
    SET state = 'queued', due_at = NULL, not_before = NULL,
+       -- How late it is counts from the time for which it was planned.
+       planned_for = CASE WHEN d.state = 'held' AND d.fence = 0 AND notify.waits_by_plan(d.reason)
+                          THEN d.due_at ELSE d.planned_for END,
        marker = notify.marker_now(notify.queue_for(d.channel, d.lane)), updated_at = now()
   FROM c WHERE d.id = c.id
 RETURNING d.id, d.channel, d.lane, d.message_id, d.event_type

@@ -15,6 +15,7 @@ from typing import Any, Final
 from notify_tasks.event_type import HOLD, RESEND, EventType
 from notify_tasks.rates import Rate, per_recipient
 from notify_tasks.routing import CHANNELS, LANES
+from notify_tasks.templating import stepping, timing
 from notify_tasks.templating.errors import BrokenType, Problem
 from notify_tasks.templating.manner import known_locale
 from notify_tasks.templating.schema import BadSchema, PayloadSchema
@@ -48,7 +49,6 @@ _CATEGORY: Final = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TEXT_SUFFIXES: Final = (".txt", ".html", ".md", ".json", ".toml", ".css")
 _MAX_DEPTH: Final = 4
-_NOT_YET: Final = ("digest", "throttle", "steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,16 +232,29 @@ def policy(snapshot: Snapshot) -> tuple[EventType, PayloadSchema]:
     for key, value in table.items():
         try:
             values[key] = _read_key(key, value)
-        except (_Bad, BadSchema) as bad:
+        except (_Bad, BadSchema, timing.BadTable) as bad:
             problems.append(Problem(shown, _line_of(source, key), *bad.args))
-    if "channels" not in table:
+        except stepping.BadStep as bad:
+            problems.append(
+                Problem(shown, stepping.line_of(source, bad.step) or _line_of(source, key), *bad.args)
+            )
+    if "channels" not in table and "steps" not in table:
         problems.append(Problem(shown, None, "channels is missing", 'Write channels = ["email"]'))
     if values.get("required"):
         problems += _not_required(shown, source, values)
-    problems += _without_files(snapshot, values.get("channels", ()), _line_of(source, "channels"))
+    problems += [
+        Problem(shown, _line_of(source, key), problem, remedy)
+        for key, problem, remedy in (
+            *timing.contradictions(values, snapshot.name),
+            *stepping.contradictions(values),
+        )
+    ]
+    problems += _without_files(snapshot, source, values)
     if problems:
         raise BrokenType(snapshot.name, problems)
     schema = values.pop("payload", None) or PayloadSchema({})
+    if "steps" in values:
+        values["channels"] = tuple(channel for step in values["steps"] for channel in step.channels)
     values["per_recipient"] = values.pop("limit", ())
     values["opt_in"] = values.pop("preferences", False)
     values["ignores_quiet_hours"] = values.pop("quiet_hours", None) == "ignore"
@@ -258,15 +271,21 @@ def _not_required(shown: str, source: str, values: Mapping[str, Any]) -> Iterato
             yield Problem(shown, _line_of(source, key), why, "Take one of them out")
 
 
-def _without_files(snapshot: Snapshot, channels: tuple[str, ...], line: int | None) -> Iterator[Problem]:
-    for channel in channels:
+def _without_files(snapshot: Snapshot, source: str, values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Channels that the policy names, and that have no files."""
+    line = _line_of(source, "channels")
+    named = [("channels lists", "channels", line, channel) for channel in values.get("channels", ())]
+    for number, step in enumerate(values.get("steps", ())):
+        line = stepping.line_of(source, number) or _line_of(source, "steps")
+        named += [("steps has", "steps", line, channel) for channel in step.channels]
+    for said, key, line, channel in named:
         for part in PARTS[channel]:
             if part not in snapshot.own and part not in OPTIONAL_PARTS:
                 yield Problem(
                     f"{snapshot.name}/{POLICY_FILE}",
                     line,
-                    f"channels lists {channel}, and there is no {part}",
-                    f"Write {snapshot.name}/{part}, or take {channel} out of channels",
+                    f"{said} {channel}, and there is no {part}",
+                    f"Write {snapshot.name}/{part}, or take {channel} out of {key}",
                 )
 
 
@@ -276,8 +295,6 @@ def _line_of(source: str, key: str) -> int | None:
 
 
 def _read_key(key: str, value: object) -> object:
-    if key in _NOT_YET:
-        raise _Bad(f"{key} cannot be used: not yet", f"Take {key} out until this version knows it")
     reader = _READERS.get(key)
     if reader is None:
         near = difflib.get_close_matches(key, _READERS, n=1)
@@ -388,5 +405,8 @@ _READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "quiet_hours": _one_of("quiet_hours", ("hold", "ignore")),
     "preferences": _opt_in,
     "limit": _limit,
+    "digest": timing.digest,
+    "throttle": timing.throttle,
+    "steps": stepping.steps,
     "payload": _payload,
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
+from notify_tasks.gathering import GATHERED
 from notify_tasks.routing import queue_for
+from notify_tasks.store.doubts import OPERATOR
 from notify_tasks.store.statuses import AttemptStatus, DeliveryStatus, Event, Found, Status
 from notify_tasks.terminal.looks import MARKS, clock, counted, duration, word
 from notify_tasks.terminal.output import Line, Span, bold, dim, state
@@ -16,6 +18,9 @@ _WHY: Final[Mapping[str, str]] = {
     "no_provider_ready": "no provider of its channel can be called now; it goes as soon as one can",
     "recipient_limit": "its recipient gets no more for now; see per_recipient in notify.toml and in its type",
     "country_not_allowed": "its number's country is not in channels.sms.countries; add it there, or use another number",
+    "throttled": "more of its type came for the person than [throttle] lets through",
+    "expires_in_throttle": "its place in the throttle comes when it is worthless; raise `limit`, or `expires`",
+    "expires_in_digest": "its digest is due when it is worthless; leave `expires` out, or gather it for less",
     "provider_share_full": "its provider has half of the worker's threads, and all of them are busy",
 }
 """What a reason means, and what to do about it where it does not end by itself."""
@@ -60,10 +65,10 @@ def pending(status: Status, now: datetime) -> list[Moment]:
     """
     found = []
     for it in status.deliveries:
-        due = "" if it.due_at is None else f"{clock(it.due_at)} ({_from_now(it.due_at, now)})"
+        due = _in_words(it.due_at, now)
         why = f", {explained(it.reason)}" if it.reason else ""
         detail = {
-            "held": f"until {due}{why}",
+            "held": _unscheduled(it, status, now) if it.due_at is None else f"until {due}{why}",
             "retrying": f"again by {due}{why}",
             "queued": f"waits for a worker on {queue_for(it.channel, it.lane)}{why}",
             "sending": "a worker has it",
@@ -71,6 +76,48 @@ def pending(status: Status, now: datetime) -> list[Moment]:
         if detail is not None:
             found.append(Moment(now, it.state, it.state, whom(it), detail))
     return found
+
+
+def _in_words(due: datetime | None, now: datetime) -> str:
+    return "" if due is None else f"{clock(due)} ({_from_now(due, now)})"
+
+
+def _unscheduled(it: DeliveryStatus, status: Status, now: datetime) -> str:
+    """What a delivery waits for that has no time of its own."""
+    if it.reason != GATHERED:
+        return _its_turn(it, status, now)
+    if it.digest_due_at is None:
+        return "gathered: waits for the next sweep"
+    return f"gathered: its digest goes {_in_words(it.digest_due_at, now)}"
+
+
+def _its_turn(it: DeliveryStatus, status: Status, now: datetime) -> str:
+    """What a later step waits for."""
+    planned: Mapping[str, Any] = next(
+        (
+            each
+            for each in status.plan.get("decisions", ())
+            if (each["to"], each.get("step")) == (it.chain, it.step)
+        ),
+        {},
+    )
+    unless = it.step_unless or ()
+    if it.step_at is None:
+        return f"waits: {_behind(planned.get('behind', ()), it.step_after or 0.0, unless)}"
+    why = f", {explained(it.reason)}" if it.reason != "step" else ""
+    return f"waits until {_in_words(it.step_at, now)}{why}{_condition(unless)}"
+
+
+def _behind(before: Iterable[str], after: float, unless: Sequence[str]) -> str:
+    """`10 min after push was sent, or at once if it could not be, unless read`."""
+    channels = list(dict.fromkeys(before)) or ["the step before"]
+    failed = "none could be" if len(channels) > 1 else "it could not be"
+    sent = f"{duration(after)} after {' or '.join(channels)} was sent"
+    return f"{sent}, or at once if {failed}{_condition(unless)}"
+
+
+def _condition(unless: Sequence[str]) -> str:
+    return f", unless {' or '.join(unless)}" if unless else ""
 
 
 def explained(reason: str | None) -> str:
@@ -133,7 +180,10 @@ def _about_itself(status: Status) -> Iterator[Moment]:
         count = counted(len([it for it in status.deliveries if it.replay_of is None]), "delivery")
         yield Moment(status.accepted_at, "accepted", "accepted", "", f"{count}: {channels}")
         for planned in status.plan.get("decisions", ()):
-            if planned["state"] == "held":
+            if "behind" in planned:
+                behind = _behind(planned["behind"], planned["after"], planned.get("unless", ()))
+                yield Moment(status.accepted_at, "held", "held", "", f"{planned['channel']} waits: {behind}")
+            elif planned["state"] == "held":
                 due = clock(datetime.fromisoformat(planned["due_at"]))
                 detail = f"{planned['channel']} until {due}, {planned['reason']}"
                 yield Moment(status.accepted_at, "held", "held", "", detail)
@@ -172,7 +222,9 @@ def _about_delivery(delivery: DeliveryStatus) -> Iterator[Moment]:
     for event in (event for events in by_time.values() for event in events):
         mark = "queued" if event.kind == "replayed" else event.kind
         detail = ", ".join(part for part in (explained(event.code), event.detail) if part)
-        if detail and event.kind in _REPORTED:
+        if event.kind == "superseded":
+            detail = f"not needed any more: what went before was {event.code}"
+        if detail and event.kind in _REPORTED and event.code != OPERATOR:
             detail = f"reported: {detail}"
         yield Moment(event.at, mark, event.kind, whom(delivery), detail)
 

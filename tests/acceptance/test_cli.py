@@ -16,10 +16,10 @@ import pytest
 import redis
 
 from notify_tasks import settings
-from notify_tasks.cli import main
+from notify_tasks.cli import main, parser
 from notify_tasks.fleet import Fleet, open_fleet
 from notify_tasks.routing import queue_for
-from notify_tasks.store import parking
+from notify_tasks.store import parking, pausing, sweeps
 from notify_tasks.store.parking import Parked
 from notify_tasks.transport import park
 
@@ -31,6 +31,7 @@ use = "inapp.store"
 pool = ["inbox"]
 """
 PAYLOAD = '{"order_id": 981}'
+SECRET_KEY = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTMyISE="
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,8 @@ def worker(servers: None) -> Iterator[Callable[[], Fleet]]:
 def test_help_teaches_with_examples(notify: Notify) -> None:
     top = notify("--help")
     assert top.status == 0
-    commands = re.findall(r"^ {4}([a-z]+) {2,}\S", top.out, re.MULTILINE)
-    assert commands == [
-        *("demo", "send", "status", "cancel", "replay", "recipients", "devices", "endpoints", "preferences"),
-        *("suppressions", "schedules", "receipts", "parked", "templates", "config", "providers", "migrate"),
-        *("doctor", "health", "gateway", "sandbox"),
-    ]
+    commands = re.findall(r"^ {4}([a-z-]+) {2,}\S", top.out, re.MULTILINE)
+    assert commands == list(parser._IN_ORDER)
     for command in commands:
         said = notify(command, "--help")
         assert said.status == 0
@@ -124,7 +121,7 @@ def test_help_teaches_with_examples(notify: Notify) -> None:
     ("words", "sentence"),
     [
         (["stauts", "x"], "there is no command 'stauts'. Did you mean `notify status`?"),
-        (["zzz"], "there is no command 'zzz'. There are demo, send, status,"),
+        (["zzz"], "there is no command 'zzz'. There are demo, send, simulate, status,"),
         (["send", "order.shipped"], "the following arguments are required: --to. Type `notify send --help`"),
         (["status"], "the following arguments are required: ID. Type `notify status --help`"),
         (
@@ -430,9 +427,16 @@ def test_migrate_brings_the_schema_and_says_so(
 
 
 @pytest.mark.usefixtures("servers")
-def test_a_healthy_fleet_is_healthy(notify: Notify, worker: Callable[[], Fleet]) -> None:
-    worker()
-    said = notify("doctor")
+def test_a_healthy_fleet_is_healthy(
+    notify: Notify, worker: Callable[[], Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a fleet that beat drives, and whose mails can carry links,
+    sweeps.ticked(worker().database)
+    monkeypatch.setenv("NOTIFY_PUBLIC_URL", "https://notify.example.com")
+    monkeypatch.setenv("NOTIFY_SECRET_KEY", SECRET_KEY)
+
+    # then nothing is wrong with it.
+    said = notify("doctor", "--strict")
     assert said.status == 0, said.out
     assert "✖" not in said.out
     abouts = re.findall(r"^✔ (\w+)", said.out, re.MULTILINE)
@@ -451,6 +455,12 @@ def test_the_doctor_names_each_illness_and_its_remedy(
         "INSERT INTO notify.marker (queue, n, sent_at) VALUES ('notify.sms.bulk', 1, now() - interval '5 minutes')"
     )
     parking.park(fleet.database, [Parked("notify.email", "not-json", b"{")])
+    # a pause, a schedule that cannot be read,
+    pausing.put(fleet.database, "type", "order.shipped", reason="incident 7", by="ann@desk")
+    fleet.database.rows(
+        "INSERT INTO notify.schedule (tenant, id, envelope, kind, rule, timezone, missed, starts_at, problem)"
+        " VALUES ('default', 'weekly', '{}', 'cron', 'x', 'UTC', 'once', now(), 'no such zone; write it anew')"
+    )
     # a provider without its secret and a broken type,
     (tmp_path / "notify.toml").write_text(
         '[providers.smtp]\nuse = "email.smtp"\nurl = "env:SMTP_URL"\nsender = "a@example.com"\n'
@@ -470,9 +480,14 @@ def test_the_doctor_names_each_illness_and_its_remedy(
         ("1 message that no worker could process", "notify parked"),
         ("smtp (email.smtp) cannot work", "SMTP_URL"),
         ("problem", "notify templates check"),
+        ("weekly: no such zone", "Write it anew; `notify schedules show weekly`"),
     ):
         assert re.search(rf"✖ .*{re.escape(illness)}.*\n.*{re.escape(remedy)}", said.out), (illness, said.out)
-    assert said.err == "notify: 5 wrong; each line says what to do\n"
+    assert said.err == "notify: 6 wrong; each line says what to do\n"
+    assert re.search(
+        r"◷ pauses +type order.shipped .* by ann@desk \(incident 7\): 0 held\n.*notify resume", said.out
+    )
+    assert re.search(r"◷ beat .*\n.*celery -A notify_tasks beat", said.out)
 
 
 def test_the_doctor_sees_servers_that_are_away_or_unfit(
@@ -493,12 +508,14 @@ def test_the_doctor_warns_of_a_redis_that_forgets_or_evicts(
     client: redis.Redis = redis.Redis.from_url(url)
     client.config_set("appendonly", "no")
     client.config_set("maxmemory-policy", "allkeys-lru")
+    client.config_set("maxmemory", int(1.2 * client.info()["used_memory"]))
     client.close()
     monkeypatch.setenv("NOTIFY_BROKER_URL", url)
     said = notify("doctor").out
     assert "no append-only file" in said
     assert "appendonly yes" in said
     assert "maxmemory-policy noeviction" in said
+    assert re.search(r"◷ redis +\d\d% of its memory is used.*\n.*notify top", said)
 
 
 # --- templates ----------------------------------------------------------------------------------------
@@ -518,7 +535,7 @@ def test_templates_are_listed_checked_and_shown(notify: Notify, types: Path) -> 
     listed = notify("templates", "list")
     assert listed.status == 0
     assert re.search(r"order\.shipped +● in order +normal +email, inapp, sms", listed.out)
-    assert "✔ 4 types in order" in notify("templates", "check").out
+    assert "✔ 6 types in order" in notify("templates", "check").out
     shown = notify("templates", "preview", "order.shipped", "--channel", "sms", "--locale", "de-AT")
     assert "locale de" in shown.out
     assert "Bestellung 981" in shown.out

@@ -52,14 +52,15 @@ def test_choices_are_set_shown_told_and_reset(notify: Notify) -> None:
     assert "nothing chosen: the types' defaults hold" in notify("show", "ann").out
 
     said = notify(
-        "set", "ann", "--off", "orders:sms", "--off", "*:chat", "--on", "news",
+        "set", "ann", "--off", "orders:sms", "--off", "*:chat", "--on", "news", "--daily", "posts:email",
         "--quiet-hours", "22:00-07:00", "--days", "mon,tue", "--timezone", "Europe/Berlin",
     )  # fmt: skip
     assert said.status == 0, said.err
     for line in (
-        "off  orders on sms",
-        "on   news on every channel",
-        "off  every category on chat",
+        "off    orders on sms",
+        "on     news on every channel",
+        "off    every category on chat",
+        "daily  posts on email",
         "quiet hours 22:00 to 07:00 on mon, tue, Europe/Berlin",
     ):
         assert line in said.out
@@ -73,9 +74,14 @@ def test_choices_are_set_shown_told_and_reset(notify: Notify) -> None:
     assert "2040-07-15T06:00:00+00:00: what comes is dropped" in away.out
     assert "quiet hours" not in away.out
 
+    ordered = notify("set", "ann", "--order", "sms,push", "--order", "orders:email,sms")
+    assert "tries sms, then push\n" in ordered.out
+    assert "tries email, then sms for orders\n" in ordered.out
+    assert "for orders" not in notify("set", "ann", "--order", "orders:none").out
+
     assert notify("reset", "ann").status == 0
     told = [json.loads(line)["version"] for line in notify("history", "ann", "--json").out.splitlines()]
-    assert told == [3, 2, 1]
+    assert told == [5, 4, 3, 2, 1]
     assert "nothing chosen" in notify("history", "ann").out
 
 
@@ -86,6 +92,7 @@ def test_choices_are_set_shown_told_and_reset(notify: Notify) -> None:
         (["set", "ann", "--days", "mon"], "Add --quiet-hours"),
         (["set", "ann", "--drop"], "Add --vacation"),
         (["set", "ann", "--off", "orders:fax"], "names a channel that does not exist"),
+        (["set", "ann", "--order", "sms,fax"], "--order: it names a channel that does not exist"),
         (["set", "ann", "--quiet-hours", "22-7"], "--quiet-hours: it is no time of day"),
         (["set", "ann", "--vacation", "tomorrow"], "--vacation: it is no instant"),
         (["set", "ann", "--off", "orders", "--if-version", "7"], "--if-version: the stored version is 0"),

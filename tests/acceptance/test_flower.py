@@ -1,194 +1,68 @@
-"""Flower for the engineer on call: what its rows say, what it never says, and that it changes nothing."""
+"""What is watched: Flower for the engineer on call, logs, traces; what they say, and what none of them ever says."""
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from faults.fleet import ROOT, RunningFleet, beat, running_fleet, workers
+from acceptance.watched import (
+    CANARIES,
+    CANARY,
+    PASSWORD,
+    PREFORK,
+    THREADS,
+    TOGETHER,
+    Flower,
+    Told,
+    Watched,
+    logs,
+    metrics,
+    start_flower,
+    tell,
+    watched_fleet,
+)
+from faults.fleet import ROOT, RunningFleet
 from flower.urls import handlers
-from support.ports import free_port
+from support.collector import Collected
 
-from notify_tasks import send_notification
 from notify_tasks.errors import NotConfigured
 from notify_tasks.flower_settings import apply
 from notify_tasks.routing import DELIVER_TASK, SEND_TASK
-from notify_tasks.supervising import celery_spec
 
-PASSWORD = "flowers-own-password"
-CANARY = "zqcanary"
-"""Part of every body, payload value, room and id that must stay private."""
-GOOD_NUMBERS, DEAD_NUMBERS, REFUSED_NUMBERS = "+491511987", "+1555410", "+1555400"
-CANARIES = [CANARY, *(number[1:] for number in (GOOD_NUMBERS, DEAD_NUMBERS, REFUSED_NUMBERS))]
-CALLS = 200
-TOGETHER = [f"{DEAD_NUMBERS}{n}" for n in (2000, 2001)]
-ALONE = (1000, 1002, 1003, 1006)
-RETRIED = 41
-"""One more than the calls that go to a chat in one hop: some `deliver` is retried, whoever comes first."""
-ENDED = ("SUCCESS", "FAILURE")
-TEMPLATES = Path(__file__).parents[1] / "faults" / "templates"
-OPEN = ("/metrics", "/healthcheck", "/static/", "/login", "/logout", ".*")
-"""Flower leaves these open, as it documents: numbers by worker and task name, a word, files of its own."""
-
-
-@dataclass(slots=True)
-class Flower:
-    """Flower as a browser or a script sees it."""
-
-    port: int
-    password: str = field(default=PASSWORD, repr=False)
-
-    def ask(self, path: str, method: str = "GET", *, known: bool = True) -> tuple[int, str]:
-        """The status and the body."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
-        token = base64.b64encode(f"oncall:{self.password}".encode()).decode()
-        headers = {"Authorization": f"Basic {token}"} if known else {}
-        try:
-            connection.request(method, path, headers=headers)
-            response = connection.getresponse()
-            return response.status, response.read().decode(errors="replace")
-        finally:
-            connection.close()
-
-    def read(self, path: str) -> str:
-        """The body of what is there."""
-        status, body = self.ask(path)
-        assert status == 200, (path, status, body[:500])
-        return body
-
-    def rows(self) -> dict[str, dict[str, Any]]:
-        """Every task row by task id."""
-        found: dict[str, dict[str, Any]] = json.loads(self.read("/api/tasks"))
-        return found
+STATIC = ("/static/css/flower.css", "/favicon.ico", "/robots.txt", "/no/such/page")
+"""What tornado serves beside Flower's own table."""
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
-    directory = tmp_path_factory.mktemp("flower")
-    private = directory / "templates" / "fault.private"
-    shutil.copytree(TEMPLATES / "fault.ping", private)
-    policy = private / "notification.toml"
-    policy.write_text(policy.read_text() + '[payload.properties.word]\ntype = "string"\n')
-    (private / "sms.txt").write_text(f"{CANARY}-body {{{{ payload.n }}}} {{{{ payload.word }}}}\n")
-    (private / "chat.md").write_text(f"{CANARY}-body {{{{ payload.n }}}} {{{{ payload.word }}}}\n")
-    (private / "example.json").write_text('{"n": 1, "word": "one"}\n')
-    environment = {"NOTIFY_TEMPLATES": str(directory / "templates")}
-    with running_fleet(directory, [*workers(count=1), beat()], environment=environment) as running:
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    with watched_fleet(tmp_path_factory.mktemp("watched")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def flower(fleet: RunningFleet) -> Flower:
-    port = free_port()
-    fleet.supervisor.start(
-        celery_spec("flower", "flower", environment={"FLOWER_PASSWORD": PASSWORD, "FLOWER_PORT": str(port)})
-    )
-    flower = Flower(port)
-
-    def answers() -> bool:
-        try:
-            return flower.ask("/healthcheck", known=False)[0] == 200
-        except OSError:
-            return False
-
-    fleet.wait("Flower answers", answers, 30)
-    deadline = time.monotonic() + 30
-    while not flower.rows():  # it switches the workers' events on every five seconds
-        assert time.monotonic() < deadline, "no task shows up in Flower"
-        send_notification.delay(
-            "fault.private", to={"sms": f"{GOOD_NUMBERS}0000"}, payload={"n": 0, "word": CANARY}
-        )
-        time.sleep(0.5)
-    return flower
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a test may rely on after all calls have ended."""
-
-    rows: dict[str, dict[str, Any]]
-    ids: list[str]
-    alone: list[str]
+def fleet(watched: Watched) -> RunningFleet:
+    return watched.fleet
 
 
 @pytest.fixture(scope="module")
-def told(fleet: RunningFleet, flower: Flower) -> Told:
-    """Two hundred calls full of canaries, all ended, and their rows in Flower."""
-    fleet.sandbox.set_mode("chat", "500", times=RETRIED)
-    ids = [call(n) for n in range(CALLS)]
-    wait_ended(fleet, ids, 40)
-    alone = []
-    for n in ALONE:  # with nothing beside them, for which they would be held
-        alone.append(call(n))
-        wait_ended(fleet, alone)
-    at = datetime.now(UTC) + timedelta(seconds=2)
-    due: dict[str, Any] = {"payload": {"n": 1, "word": CANARY}, "at": at}
-    together = [send_notification.delay("fault.private", to={"sms": it}, **due).id for it in TOGETHER]
-    wait_ended(fleet, together)
-    failed = fleet.rows("SELECT count(*) FROM notify.delivery WHERE state = 'failed'")
-    deadline = time.monotonic() + 30
-    while lacking := lacks(flower.rows(), [*ids, *alone], failures=int(str(failed[0][0]))):
-        assert time.monotonic() < deadline, f"Flower lacks {lacking}; logs in {fleet.directory}"
-        time.sleep(0.2)
-    return Told(flower.rows(), ids, alone)
+def flower(watched: Watched) -> Flower:
+    return watched.flower
 
 
-def wait_ended(fleet: RunningFleet, ids: list[str], seconds: float = 20) -> None:
-    """Wait until these calls are planned and nothing is on its way."""
-
-    def ended() -> bool:
-        planned = fleet.rows("SELECT count(*) FROM notify.message_key WHERE message_id = ANY(%s)", ids)
-        return planned == [(len(ids),)] and not fleet.unfinished()
-
-    fleet.wait("the calls end", ended, seconds)
+@pytest.fixture(scope="module")
+def told(watched: Watched) -> Told:
+    return tell(watched)
 
 
-def lacks(rows: dict[str, dict[str, Any]], ids: list[str], *, failures: int) -> list[str]:
-    """What Flower does not show yet."""
-    found = [
-        f"the end of {row['name']} {id_} ({row['state']})"
-        for id_, row in rows.items()
-        if row["state"] not in ENDED
-    ]
-    found += [f"a row of {id_}" for id_ in ids if id_ not in rows]
-    # What a sweep wakes together is one row: "2 of 5: 400, 410".
-    ends = [str(row["exception"]) for row in rows.values() if row["state"] == "FAILURE"]
-    shown = sum(int(several[1]) if (several := re.search(r"(\d+) of \d+:", end)) else 1 for end in ends)
-    return found if shown == failures else [*found, f"{failures} failures (it shows {shown})"]
-
-
-def call(n: int) -> str:
-    """One of several kinds: fine, to a dead number, refused, retried, wrong in what only a worker sees."""
-    payload: dict[str, object] = {"n": n, "word": f"{CANARY}-secret-{n}"}
-    number = f"{GOOD_NUMBERS}{n:04}"
-    calls: list[dict[str, Any]] = [
-        {"to": {"sms": number}, "channels": ["sms"]},
-        {"to": {"sms": number, "chat": f"{CANARY}-room-{n}"}},
-        {"to": {"sms": f"{DEAD_NUMBERS}{n:04}"}, "channels": ["sms"]},
-        {"to": {"sms": f"{REFUSED_NUMBERS}{n:04}", "push": f"{CANARY}-token-{n}"}},
-        {"to": {"chat": f"{CANARY}-room-{n}"}, "channels": ["chat"]},
-        {"to": {"chat": f"{CANARY}-room-{n}"}, "channels": ["chat"], "priority": "high"},
-        {"to": f"{CANARY}-person-{n}"},
-        {"to": {"sms": number}, "payload": {"n": f"{CANARY}-number-{n}"}},
-        {"to": {"sms": number}, "payload": {"n": n, f"{CANARY}-key": 1}},
-        {"to": {"id": f"{CANARY}-id-{n}", "push": f"{CANARY}-token-{n}"}, "channels": ["push"]},
-    ]
-    return send_notification.delay("fault.private", **({"payload": payload} | calls[n % len(calls)])).id
-
-
+@pytest.mark.timeout(300)  # a thousand notifications
 def test_a_row_says_what_became_of_a_delivery(fleet: RunningFleet, told: Told) -> None:
     sent_id, dead_id, _, unknown_id = told.alone
     sent, dead, unknown = (told.rows[id_] for id_ in (sent_id, dead_id, unknown_id))
@@ -232,23 +106,23 @@ def test_a_retried_delivery_keeps_its_name_and_says_why(told: Told, flower: Flow
         assert details["state"] == "SUCCESS"
 
 
-def test_nothing_that_flower_shows_or_the_logs_say_is_personal_or_secret(
-    fleet: RunningFleet, flower: Flower, told: Told
+def test_nothing_that_flower_shows_or_logs_metrics_and_traces_say_is_personal_or_secret(
+    watched: Watched, fleet: RunningFleet, flower: Flower, told: Told
 ) -> None:
     def refreshed() -> dict[str, Any]:
         found: dict[str, Any] = json.loads(flower.read("/api/workers?refresh=1"))
         return found
 
-    fleet.wait("Flower knows the workers", lambda: all("conf" in it for it in refreshed().values()), 20)
+    fleet.wait("Flower knows the workers", lambda: all("conf" in it for it in refreshed().values()), 30)
     names = list(refreshed())
-    assert len(names) == 2
+    assert len(names) == 3
     columns = {
         f"columns[{n}][data]": name for n, name in enumerate(("name", "uuid", "state", "args", "result"))
     }
     table = {
         "draw": 1,
         "start": 0,
-        "length": 1000,
+        "length": 5000,
         "search[value]": "",
         "order[0][column]": 0,
         "order[0][dir]": "asc",
@@ -256,47 +130,45 @@ def test_nothing_that_flower_shows_or_the_logs_say_is_personal_or_secret(
     pages = {
         path: flower.read(path)
         for path in (
-            *("/", "/workers", "/tasks", "/broker", "/metrics", "/api/tasks?limit=1000", "/api/task/types"),
+            *("/", "/workers", "/tasks", "/broker", "/metrics", "/api/tasks?limit=5000", "/api/task/types"),
             *("/api/queues/length", "/api/workers", "/workers?json=1"),
             *(f"/api/workers?workername={name}" for name in names),
             *(f"/worker/{name}" for name in names),
-            *(f"/api/task/info/{id_}" for id_ in told.rows),
+            *(f"/api/task/info/{id_}" for id_ in [*told.alone, *told.ids[:50]]),
             *(
                 f"/task/{id_}"
                 for id_, row in told.rows.items()
-                if row["retried"] or row["state"] == "FAILURE"
+                if row["retried"] or (row["state"] == "FAILURE" and id_ in told.alone)
             ),
             f"/tasks/datatable?{urlencode(table | columns)}",
         )
     }
-    logs = {log.name: log.read_text(errors="replace") for log in (fleet.directory / "logs").glob("*.log")}
+    traces = b"".join(watched.collector.raw).decode("latin-1")
     secrets = [str(urlsplit(url).password) for url in (fleet.redis.url, fleet.postgres.url)]
 
-    assert told.ids[0] in pages["/api/tasks?limit=1000"]  # a search that finds nothing must be able to find
+    assert told.ids[0] in pages["/api/tasks?limit=5000"]  # a search that finds nothing must be able to find
     assert "redis://" in pages["/broker"]
     assert any("broker_url" in page for page in pages.values())
+    counted = {f"metrics of {name}": metrics(name) for name in (THREADS, PREFORK)}
+    assert all("far-" in page for page in counted.values())
+    assert len(told.ids) == 1000
+    assert traces.count("notify.provider") > 600
     for canary in (*CANARIES, *secrets, PASSWORD):
-        for where, text in {**pages, **logs}.items():
+        for where, text in {**pages, **logs(fleet), **counted, "traces": traces}.items():
             at = text.find(canary)
             assert at < 0, f"{where} shows {canary}: {text[max(0, at - 150) : at + 80]}"
 
 
-def test_without_the_password_everything_is_refused_but_what_flower_documents_as_open(
-    flower: Flower, told: Told
-) -> None:
-    refused = 0
-    for path, _ in paths():
-        for method in ("GET", "POST"):
+def test_without_the_password_everything_is_refused(flower: Flower, told: Told) -> None:
+    asked = [path for path, _ in paths()]
+    assert {"/metrics", "/healthcheck", "/login/", "/logout"} <= set(asked)
+    for path in (*asked, *STATIC):
+        for method in ("GET", "POST", "PUT", "OPTIONS"):
             status, body = flower.ask(path, method, known=False)
-            assert status in {401, 405}, (method, path, status)
-            assert not any(canary in body for canary in CANARIES)
-            refused += status == 401
-    assert refused >= len(list(paths()))
-    assert Flower(flower.port, "another-password").ask("/api/tasks")[0] == 401
-    assert flower.ask("/healthcheck", known=False) == (200, "OK")
-    for path in ("/metrics", "/login", "/logout", "/static/css/flower.css", "/no/such/page"):
-        body = flower.ask(path, known=False)[1]
-        assert not any(private in body for private in (*CANARIES, *told.ids, PASSWORD)), path
+            assert (status, body) == (401, "a user and a password are needed\n"), (method, path)
+    for path in ("/api/tasks", "/metrics", "/static/css/flower.css"):
+        assert Flower(flower.port, "another-password").ask(path)[0] == 401
+        assert flower.ask(path)[0] == 200
 
 
 def test_nothing_can_be_changed_from_flower(fleet: RunningFleet, flower: Flower, told: Told) -> None:
@@ -318,9 +190,89 @@ def paths() -> Iterator[tuple[str, type]]:
         pattern, handler = (
             (entry.regex.pattern, entry.handler_class) if hasattr(entry, "regex") else (entry[0], entry[1])
         )
-        if not pattern.startswith(OPEN):
-            filled = re.sub(r"\(\.[+*]\)", SEND_TASK if "/task/" in pattern else "worker-1@host", pattern)
-            yield filled.rstrip("$"), handler
+        filled = re.sub(r"\(\.[+*]\)", SEND_TASK if "/task/" in pattern else "worker-1@host", pattern)
+        yield filled.rstrip("$").replace("/?", "/").replace(".*", "/anything"), handler
+
+
+# --- logs ---------------------------------------------------------------------------------------------
+
+
+def test_every_line_of_every_worker_is_one_json_object_and_says_what_it_is_about(
+    fleet: RunningFleet, told: Told
+) -> None:
+    ends: dict[str, dict[str, Any]] = {}
+    for name in (THREADS, PREFORK, "maint"):
+        for line in logs(fleet)[name].splitlines():
+            said = json.loads(line)
+            assert {"timestamp", "level", "event", "process", "pid"} <= said.keys(), line
+            if said.get("logger") == "celery.app.trace" and said["task"] in {SEND_TASK, DELIVER_TASK}:
+                ends.setdefault(f"{said['task']} {said['task_id']}", said)
+
+    one = ends[f"{SEND_TASK} {told.alone[0]}"]
+    assert {
+        name: one[name] for name in ("message_id", "attempt", "channel", "provider", "event_type", "queue")
+    } == {
+        "message_id": told.alone[0],
+        "attempt": 1,
+        "channel": "sms",
+        "provider": "far-sms",
+        "event_type": "fault.private",
+        "queue": "notify.sms",
+    }
+    trace, id_ = told.traced["two hops"]
+    deliveries = fleet.rows("SELECT id::text, channel FROM notify.delivery WHERE message_id = %s", id_)
+    assert len(deliveries) == 2
+    for delivery, channel in deliveries:
+        end = ends[f"{DELIVER_TASK} {delivery}"]
+        assert (end["delivery_id"], end["channel"], end["trace_id"]) == (delivery, channel, trace)
+    assert "delivery_id" not in ends[f"{SEND_TASK} {id_}"]  # nothing is left over from the task before
+
+
+# --- traces -------------------------------------------------------------------------------------------
+
+
+def test_a_call_is_one_trace_from_its_producer_to_the_provider_whichever_way_it_goes(
+    watched: Watched, told: Told
+) -> None:
+    whole = {"notify.accept", "notify.deliver", "notify.render", "notify.provider"}
+    deliveries = {"one hop": 1, "two hops": 2, "by a sweep": 1}
+    for kind, (trace, id_) in told.traced.items():
+
+        def spans(name: str, trace: str = trace) -> list[Collected]:
+            return [span for span in watched.collector.of(trace) if span.name == name]
+
+        watched.fleet.wait(
+            f"the trace of {kind}",
+            lambda spans=spans, many=deliveries[kind]: (
+                all(spans(name) for name in whole) and len(spans("notify.deliver")) == many
+            ),
+            30,
+        )
+        for delivered in spans("notify.deliver"):
+            assert delivered.attributes["notify.message_id"] == id_
+            assert delivered.attributes["notify.outcome"] == "sent"
+            (provider,) = [it for it in spans("notify.provider") if it.parent == delivered.id]
+            channel = delivered.attributes["notify.channel"]
+            assert provider.attributes == {
+                "notify.delivery_id": delivered.attributes["notify.delivery_id"],
+                "notify.channel": channel,
+                "notify.provider": f"far-{channel}",
+                "notify.attempt": 1,
+                "notify.outcome": "accepted",
+                "notify.code": "202",
+            }
+            pool = PREFORK if channel in {"push", "chat"} else THREADS
+            assert provider.process.partition("@")[0] == pool
+            assert bool(delivered.links) == (kind == "by a sweep")  # the trace of the sweep that found it
+
+
+def test_flower_starts_again_with_the_rows_it_had(watched: Watched, told: Told) -> None:
+    watched.fleet.supervisor.end("flower")
+
+    again = start_flower(watched.fleet, watched.fleet.directory, name="flower-again")
+
+    kept = again.rows()
+    assert kept[told.alone[0]]["result"] == told.rows[told.alone[0]]["result"] == "'sent via far-sms'"
 
 
 BROKEN = f"""
@@ -367,6 +319,9 @@ class Options:
     unix_socket: str = ""
     max_tasks: int = 100_000
     tasks_columns: str = "name,uuid,state,received,runtime,worker"
+    db: str = "flower"
+    persistent: bool = False
+    state_save_interval: int = 0
 
 
 @pytest.mark.parametrize(
@@ -398,4 +353,18 @@ def test_what_is_set_for_flower_is_kept_and_it_is_read_only_all_the_same(tmp_pat
     assert options.basic_auth == ["ana:from-a-file"]
     assert (options.read_only, options.debug) == (True, False)
     assert (options.address, options.max_tasks) == ("0.0.0.0", 5)
-    assert Options().address == ""
+    assert (options.persistent, options.db) == (False, "flower")
+
+
+def test_rows_outlive_a_restart_where_a_place_for_them_is_named(tmp_path: Path) -> None:
+    password = {"FLOWER_PASSWORD": "geheimnisvoll"}
+    named, unit = Options(db=str(tmp_path / "new" / "rows")), Options()
+
+    apply(named, password)
+    apply(unit, password | {"STATE_DIRECTORY": str(tmp_path)})
+
+    assert (named.persistent, Path(named.db).parent.is_dir()) == (True, True)
+    assert (unit.persistent, unit.db) == (True, str(tmp_path / "flower"))
+    assert named.state_save_interval == unit.state_save_interval > 0
+    with pytest.raises(NotConfigured, match="FLOWER_DB: no file can be written in /proc/here"):
+        apply(Options(db="/proc/here/rows"), password)

@@ -84,7 +84,7 @@ def shown(fleet: RunningFleet, result: NotificationResult) -> dict[str, str]:
         "SELECT i.data FROM notify.inbox_item i JOIN notify.delivery d ON d.id = i.delivery_id "
         "WHERE d.message_id = %s"
     )
-    fleet.wait("it is delivered", lambda: bool(fleet.rows(query, result.message_id)), 20)
+    fleet.wait("it is delivered", lambda: bool(fleet.rows(query, result.message_id)), 30)
     ((content,),) = fleet.rows(query, result.message_id)
     assert isinstance(content, dict)
     return content
@@ -92,7 +92,7 @@ def shown(fleet: RunningFleet, result: NotificationResult) -> dict[str, str]:
 
 def soon(fleet: RunningFleet, title: str) -> None:
     """New calls get a title within a few seconds: workers look at a type's files once a second."""
-    fleet.wait(f"{title!r} is what people get", lambda: shown(fleet, send())["title"] == title, 10)
+    fleet.wait(f"{title!r} is what people get", lambda: shown(fleet, send())["title"] == title, 30)
 
 
 def edit(fleet: RunningFleet, before: str, after: str) -> None:
@@ -108,7 +108,7 @@ def edit(fleet: RunningFleet, before: str, after: str) -> None:
 def test_a_type_is_made_edited_and_broken_while_workers_run(fleet: RunningFleet, store: Database) -> None:
     # Given a call whose type nobody has made yet
     early = send()
-    fleet.wait("it waits", lambda: statuses.read(store, early.message_id).kept_since is not None, 10)
+    fleet.wait("it waits", lambda: statuses.read(store, early.message_id).kept_since is not None, 30)
 
     # when its author makes the type
     made = notify(fleet, "templates", "new", NAME, "--channels", "inapp")
@@ -136,7 +136,7 @@ def test_a_type_is_made_edited_and_broken_while_workers_run(fleet: RunningFleet,
         return all(f"{NAME} is broken; its last good version" in log.read_text() for log in logs)
 
     assert shown(fleet, send())["title"] == "Order 981 is cancelled, 9:30\xa0PM GMT+8"
-    fleet.wait("the log of each worker says so", reported, 10)
+    fleet.wait("the log of each worker says so", reported, 30)
     checked = notify(fleet, "templates", "check", NAME)
     assert checked.returncode == 1
     assert f"{NAME}/inapp.json, line" in checked.stdout

@@ -142,7 +142,7 @@ def test_an_every_minute_rule_that_is_due_is_delivered_once(tmp_path: Path) -> N
             fleet.wait("the occurrence is sent", sent, 40)
             assert statuses.read(store, message_id).schedule == "pulse"
             begun = fleet.rows("SELECT last_at FROM notify.sweep")
-            fleet.wait("another sweep", lambda: fleet.rows("SELECT last_at FROM notify.sweep") != begun, 20)
+            fleet.wait("another sweep", lambda: fleet.rows("SELECT last_at FROM notify.sweep") != begun, 30)
         finally:
             store.close()
             schedules.close()

@@ -76,7 +76,7 @@ class ConnectProxy:
         for each in ends:
             _shut(each)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(30)
             assert not thread.is_alive(), "a thread of the proxy did not end"
         for each in ends:
             each.close()

@@ -119,7 +119,7 @@ class HttpPeer:
         with self._changed:
             self._answers: list[Answer] = list(answers) or [Reply()]
 
-    def until(self, condition: Callable[[], object], seconds: float = 5) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 30) -> None:
         """Wait until something that the peer sees has come true."""
         ends = time.monotonic() + seconds
         with self._changed:
@@ -149,7 +149,7 @@ class HttpPeer:
         self.stop_listening()
         self.hang_up()
         for each in self._threads:
-            each.join(5)
+            each.join(30)
             assert not each.is_alive(), "a thread of the peer did not end"
 
     def _start(self, run: Callable[[], None]) -> None:

@@ -116,7 +116,7 @@ class ScriptedRelay:
         for talk in self._talks:
             talk.interrupt()
         for each in self._threads:
-            each.join(5)
+            each.join(30)
             assert not each.is_alive(), "the relay's thread did not end"
 
     @property
@@ -127,7 +127,7 @@ class ScriptedRelay:
     def verbs(self) -> list[str]:
         return [verb for each in self.conversations for verb in each.verbs()]
 
-    def until(self, condition: Callable[[], bool], seconds: float = 5) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 30) -> None:
         """Wait until something that the relay sees has come true."""
         ends = time.monotonic() + seconds
         with self._changed:
@@ -206,7 +206,7 @@ class _Talk:
     def handshake(self, context: ssl.SSLContext) -> None:
         if (planned := self._script.get("handshake")) is not None:
             self._say(planned)
-        self._sock.settimeout(5)
+        self._sock.settimeout(30)
         self._sock = context.wrap_socket(self._sock, server_side=True)
         self._sock.settimeout(0.05)
 
@@ -274,7 +274,7 @@ class _Talk:
         return said
 
     def _send(self, data: bytes) -> None:
-        self._sock.settimeout(5)
+        self._sock.settimeout(30)
         self._sock.sendall(data)
         self._sock.settimeout(0.05)
 
@@ -394,7 +394,7 @@ def real_relay(
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
 
-        asyncio.run_coroutine_threadsafe(stop(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
+        thread.join(30)
         loop.close()

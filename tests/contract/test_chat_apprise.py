@@ -234,7 +234,7 @@ def test_the_deadline_holds_though_apprise_cannot_be_ended(
     failure = failure_of(provider, deadline)
 
     assert (type(failure), failure.code) == (Uncertain, "timeout")
-    assert 0 <= deadline.overdue() < 3
+    assert 0 <= deadline.overdue() < 10
     assert len(peer.requests) == 1
 
 

@@ -572,14 +572,14 @@ def test_a_pool_in_use_up_to_the_deadline_says_so(provider: Factory) -> None:
         assert "connections" in caught.value.detail
         assert held.cut()
         with pytest.raises(Uncertain):
-            holding.result(5)
+            holding.result(30)
 
 
 def test_the_connection_used_last_is_used_next(provider: Factory) -> None:
     both = threading.Barrier(2)
 
     def meet() -> str:
-        both.wait(5)
+        both.wait(30)
         return "250 ok"
 
     # given two idle connections

@@ -18,7 +18,7 @@ def test_many_threads_import_an_sdk_once() -> None:
 
     def load() -> object:
         loads.append(threading.get_ident())
-        go_on.wait(5)
+        go_on.wait(30)
         return object()
 
     sdk = LazySdk("json", load, extra="x")
@@ -28,7 +28,7 @@ def test_many_threads_import_an_sdk_once() -> None:
         while len(loads) < 2 and time.monotonic() < ends:
             time.sleep(0.005)
         go_on.set()
-        got = {each.result(5) for each in needed}
+        got = {each.result(30) for each in needed}
 
     assert len(loads) == len(got) == 1
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
@@ -61,6 +62,12 @@ def read(variables: Mapping[str, str]) -> dict[str, Any]:
 
     found: dict[str, Any] = resolved(yaml.safe_load(FILE.read_text()))
     return found
+
+
+def seconds(text: str) -> float:
+    """A duration as the file writes it: `110s`, `2m`."""
+    number, unit = re.fullmatch(r"(\d+)(s|m)", text).groups()  # type: ignore[union-attr]
+    return int(number) * {"s": 1, "m": 60}[unit]
 
 
 def image_environment() -> dict[str, str]:
@@ -124,7 +131,11 @@ class Machine:
             key: str(value) for key, value in self.services[name].get("environment", {}).items()
         }
         placed = {key: self.placed(value, name) for key, value in variables.items()}
-        return placed | {"PATH": f"{self.directory / 'bin'}:/usr/bin:/bin", "NOTIFY_PARENT": str(os.getpid())}
+        if "NOTIFY_METRICS_PORT" in placed:
+            placed["NOTIFY_METRICS_PORT"] = str(free_port())  # every container has the whole range to itself
+        compiled = {key: os.environ[key] for key in ("PYTHONPYCACHEPREFIX",) if key in os.environ}
+        here = {"PATH": f"{self.directory / 'bin'}:/usr/bin:/bin", "NOTIFY_PARENT": str(os.getpid())}
+        return placed | compiled | here
 
     def placed(self, text: str, name: str) -> str:
         """A text of the file with this machine's ports and folders."""

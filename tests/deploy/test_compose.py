@@ -13,10 +13,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 import redis
-from deploy.compose import FILE, OURS, ROOT, Machine, Missing, Running, interpolate, read, stop
+import yaml
+from deploy.compose import FILE, OURS, ROOT, Machine, Missing, Running, interpolate, read, seconds, stop
 from support.ports import free_port
 
 from notify_tasks.configuration.model import LONGEST_TIMEOUT
@@ -30,8 +32,14 @@ VARIABLES = {
     "REDIS_PASSWORD": "redis-password",
     "POSTGRES_PASSWORD": "postgres-password",
     "FLOWER_PASSWORD": "flower-password",
+    "GRAFANA_PASSWORD": "grafana-password",
 }
-ENDLESS = ("sandbox", "beat", "flower", "gateway", "worker", "maint")
+ENDLESS = ("sandbox", "beat", "flower", "gateway", "worker", "maint", "exporter")
+NOT_STARTED_HERE = {
+    "grafana": "Debian has no package of it; what it is provisioned with is read by test_grafana.py",
+    "prometheus": "Debian's own is started, on the same configuration, by tests/faults/test_dashboards.py",
+}
+"""Images of others whose commands no test of this file runs, with the reason."""
 MAIL = ("account.password_reset", "--to", "email=ana@example.com", "--wait", "30", "--payload")
 PAYLOAD = {"reset_url": "https://example.com/r/1", "expires_minutes": 10}
 
@@ -49,11 +57,6 @@ def ours(file: dict[str, Any]) -> dict[str, Any]:
 def queues(service: dict[str, Any]) -> list[str]:
     words = service["command"]
     return words[words.index("--queues") + 1].split(",") if words[0] == "worker" else []
-
-
-def seconds(text: str) -> float:
-    number, unit = re.fullmatch(r"(\d+)(s|m)", text).groups()  # type: ignore[union-attr]
-    return int(number) * {"s": 1, "m": 60}[unit]
 
 
 # --- what it says -------------------------------------------------------------------------------------
@@ -87,6 +90,7 @@ def test_nothing_is_open_to_other_machines_and_workers_reach_nothing_else(file: 
         "sandbox": ["127.0.0.1:8025:8025"],
         "gateway": ["127.0.0.1:8080:8080"],
         "flower": ["127.0.0.1:5555:5555"],
+        "grafana": ["127.0.0.1:3000:3000"],
     }
     assert file["networks"]["fleet"] == {"internal": True}
     assert all(it["networks"] == ["fleet"] for name, it in file["services"].items() if name not in published)
@@ -150,6 +154,58 @@ def test_no_secret_is_an_argument_and_each_service_knows_those_it_needs(file: di
     assert needs["beat-1"] == needs["beat-2"] == {"redis-password"}
     assert needs["flower"] == {"redis-password", "flower-password"}
     assert needs["migrate"] == {"postgres-password"}
+    assert needs["exporter"] == {"redis-password", "postgres-password"}
+    assert needs["grafana"] == {"grafana-password"}
+    assert needs["prometheus"] == set()
+
+
+def test_what_is_not_ours_is_run_by_a_test_or_listed_with_its_reason(file: dict[str, Any]) -> None:
+    others = {name for name, it in file["services"].items() if it["image"] != OURS}
+    assert others == {"redis", "postgres", *NOT_STARTED_HERE}
+
+
+def test_prometheus_asks_every_worker_and_the_exporter_where_they_answer(
+    file: dict[str, Any], ours: dict[str, Any]
+) -> None:
+    configuration = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    jobs = {it["job_name"]: it for it in configuration["scrape_configs"]}
+    (found,) = jobs["notify-worker"]["dns_sd_configs"]
+    asked = {name for name, it in ours.items() if it["command"][0] == "worker"}
+    assert set(found["names"]) == asked
+    for name in asked:
+        environment = ours[name]["environment"]
+        assert (environment["NOTIFY_METRICS_HOST"], int(environment["NOTIFY_METRICS_PORT"])) == (
+            "0.0.0.0",
+            found["port"],
+        )
+    (gateway,) = jobs["notify-gateway"]["dns_sd_configs"]
+    assert gateway["names"] == ["gateway"]
+    assert str(gateway["port"]) == ours["gateway"]["command"][-1]
+    command = ours["exporter"]["command"]
+    (target,) = jobs["notify-exporter"]["static_configs"][0]["targets"]
+    assert target == f"exporter:{command[command.index('--port') + 1]}"
+
+
+def test_prometheus_and_grafana_are_given_the_files_that_they_read(file: dict[str, Any]) -> None:
+    for name in ("prometheus", "grafana"):
+        service = file["services"][name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        for volume in service["volumes"]:
+            source, target, *mode = volume.split(":")
+            if source.startswith("."):
+                assert (ROOT / source).exists(), source
+                assert mode == ["ro"]
+            else:
+                assert source in file["volumes"], target
+    grafana = file["services"]["grafana"]
+    targets = {it.split(":")[1]: it.split(":")[0] for it in grafana["volumes"]}
+    home = Path(grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert (ROOT / targets[str(home.parent)] / home.name).is_file()
+    assert grafana["environment"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+    assert grafana["environment"]["GF_USERS_ALLOW_SIGN_UP"] == "false"
+    source = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text())
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
 
 
 def test_the_sandboxes_accounts_are_those_that_it_plays(file: dict[str, Any]) -> None:
@@ -257,7 +313,7 @@ def machine(
     tmp_path_factory: pytest.TempPathFactory, postgres: Server, redis_port: int, variables: dict[str, str]
 ) -> Machine:
     directory = tmp_path_factory.mktemp("compose")
-    ports = {theirs: str(free_port()) for theirs in ("1025", "8025", "8026", "8027", "8080", "5555")}
+    ports = {theirs: str(free_port()) for theirs in ("1025", "8025", "8026", "8027", "8080", "5555", "9464")}
     places = {
         "redis:6379": f"127.0.0.1:{redis_port}",
         "postgres:5432": f"127.0.0.1:{postgres.port}",
@@ -284,13 +340,18 @@ def test_every_command_of_the_file_runs_is_healthy_sends_and_ends_in_order(machi
         running = [
             machine.start(name)
             for name, service in machine.services.items()
-            if service["image"] == OURS and service["command"][0] in {"worker", "beat", "flower", "gateway"}
+            if service["image"] == OURS
+            and service["command"][0] in {"worker", "beat", "flower", "gateway", "exporter"}
         ]
         for it in running:
             stack.callback(_kill, it)
-        assert len(running) == 14
+        assert len(running) == 15
         for it in running:
             _wait_healthy(it)
+
+        for port in ("9464", "8080"):
+            with urlopen(f"http://127.0.0.1:{machine.places[port]}/metrics", timeout=10) as answer:
+                assert b"process_start_time_seconds" in answer.read()
 
         sent = machine.run("notify", "send", *MAIL, json.dumps(PAYLOAD))
         assert sent.returncode == 0, sent.stdout + sent.stderr + _tail(sandbox)

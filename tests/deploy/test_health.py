@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,15 +10,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 from faults.fleet import ROOT, RunningFleet, beat, running_fleet, workers
+from support.ports import free_port
 
 from notify_tasks.health import EVERY_SECONDS, Judgement, Pulse, judge
 from notify_tasks.pulse import STUCK_SECONDS, Threads
 from notify_tasks.supervising import Spec
 
+PORTS = {"worker-1": free_port(), "beat-1": free_port()}
 MAX_AGE = EVERY_SECONDS + 4
 """Short, so that an illness shows soon; a tick of beat is due every five seconds."""
 
@@ -36,7 +41,7 @@ def asked(file: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def wait_for(file: Path, *, well: bool, said: str, seconds: float = 30) -> None:
+def wait_for(file: Path, *, well: bool, said: str, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while True:
         judged = judge(file, max_age=MAX_AGE)
@@ -47,7 +52,33 @@ def wait_for(file: Path, *, well: bool, said: str, seconds: float = 30) -> None:
 
 
 def with_health(spec: Spec, directory: Path) -> Spec:
-    return Spec(spec.name, spec.command, {"NOTIFY_HEALTH_FILE": str(directory / spec.name)})
+    told = {
+        "NOTIFY_HEALTH_FILE": str(directory / spec.name),
+        "NOTIFY_HEALTH_PORT": str(PORTS[spec.name]),
+        "NOTIFY_HEALTH_HOST": "127.0.0.1",
+    }
+    return Spec(spec.name, spec.command, told)
+
+
+def probe(name: str, path: str) -> tuple[int, str]:
+    """What a process answers to a probe."""
+    connection = HTTPConnection("127.0.0.1", PORTS[name], timeout=20)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def wait_probe(name: str, path: str, *, status: int, said: str = "", seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = probe(name, path)
+        if answer[0] == status and said in answer[1]:
+            return
+        assert time.monotonic() < deadline, f"not {status} {said!r} but {answer}"
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -75,35 +106,42 @@ def stopped(fleet: RunningFleet, name: str) -> Iterator[None]:
         fleet.supervisor.signal(name, signal.SIGCONT)
 
 
-def test_a_process_that_is_stopped_is_not_well_and_recovers(fleet: RunningFleet, run: Path) -> None:
+def test_a_probe_is_told_whether_a_process_lives_and_whether_it_is_ready(fleet: RunningFleet) -> None:
+    for name in PORTS:
+        wait_probe(name, "/readyz", status=200)
+        assert probe(name, "/livez") == (200, "alive\n")
+        status, body = probe(name, "/health")
+        whole = json.loads(body)
+        assert (status, whole["status"]) == (200, "ok")
+        assert datetime.fromisoformat(whole["timestamp"]).utcoffset() == timedelta(0)
+        assert probe(name, "/etc/passwd")[0] == 404
+    details = json.loads(probe("worker-1", "/health")[1])["details"]
+    assert list(details) == ["loop", "started", "broker", "fetching", "database"]
+
+
+def test_a_stopped_beat_and_a_worker_whose_loop_is_blocked_are_not_well_and_recover(
+    fleet: RunningFleet, run: Path
+) -> None:
     processes = {"worker-1": "fetching messages", "beat-1": "ticking"}
     for name, doing in processes.items():
         wait_for(run / name, well=True, said=doing)
         assert asked(run / name)[0] == 0
 
-    with stopped(fleet, "worker-1"), stopped(fleet, "beat-1"):
-        for name, doing in processes.items():
-            wait_for(run / name, well=False, said="gives no sign since")
-            status, said = asked(run / name)
-            assert status == 1
-            assert doing in said  # what it did last
+    block = Path(fleet.environment["BLOCK_WHILE"])
+    block.touch()  # the worker's threads run on
+    try:
+        with stopped(fleet, "beat-1"):
+            for name, doing in processes.items():
+                wait_for(run / name, well=False, said="gives no sign since")
+                status, said = asked(run / name)
+                assert status == 1
+                assert doing in said  # what it did last
+    finally:
+        block.unlink()
 
     for name, doing in processes.items():
         wait_for(run / name, well=True, said=doing)
         assert fleet.supervisor.restarts(name) == 0
-
-
-def test_a_worker_whose_loop_is_blocked_is_not_well_though_its_threads_run(
-    fleet: RunningFleet, run: Path
-) -> None:
-    wait_for(run / "worker-1", well=True, said="fetching messages")
-    block = Path(fleet.environment["BLOCK_WHILE"])
-    block.touch()
-    try:
-        wait_for(run / "worker-1", well=False, said="gives no sign since")
-    finally:
-        block.unlink()
-    wait_for(run / "worker-1", well=True, said="fetching messages")
 
 
 def test_a_worker_whose_database_is_away_is_well_and_says_what_it_waits_for(
@@ -116,25 +154,38 @@ def test_a_worker_whose_database_is_away_is_well_and_says_what_it_waits_for(
         assert notify("send", *ping, environment=fleet.environment).returncode == 0
         wait_for(run / "worker-1", well=True, said="fetches nothing: PostgreSQL away")
         assert asked(run / "worker-1")[0] == 0
+        wait_probe("worker-1", "/readyz", status=503, said="database: PostgreSQL is away")
+        assert probe("worker-1", "/livez") == (200, "alive\n")
+        status, body = probe("worker-1", "/health")
+        whole = json.loads(body)
+        assert (status, whole["status"], whole["details"]["broker"]["status"]) == (503, "not_ready", "ok")
+        assert whole["details"]["fetching"]["said"] == "nothing is fetched: PostgreSQL away"
+        assert fleet.postgres.url.rpartition("@")[2] not in body
     finally:
         fleet.postgres.start()
     wait_for(run / "worker-1", well=True, said="fetching messages")
+    wait_probe("worker-1", "/readyz", status=200)
     assert fleet.supervisor.restarts("worker-1") == 0
 
 
 def test_a_worker_and_beat_whose_broker_is_away_are_well(fleet: RunningFleet, run: Path) -> None:
     wait_for(run / "worker-1", well=True, said="fetching messages")
     fleet.redis.stop()
-    ends = time.monotonic() + MAX_AGE + EVERY_SECONDS
+    ends = time.monotonic() + MAX_AGE + 1
     try:
         wait_for(run / "worker-1", well=True, said="connecting to the broker")
         while time.monotonic() < ends:  # longer than a sign of life may be old
             assert judge(run / "worker-1", max_age=MAX_AGE).well
             assert judge(run / "beat-1", max_age=MAX_AGE).well
             time.sleep(0.5)
+        for name in PORTS:
+            wait_probe(name, "/readyz", status=503, said="broker: Redis is away")
+            assert probe(name, "/livez") == (200, "alive\n")
     finally:
         fleet.redis.start()
     wait_for(run / "worker-1", well=True, said="fetching messages")
+    for name in PORTS:
+        wait_probe(name, "/readyz", status=200)
 
 
 def test_a_process_that_has_ended_is_not_well(tmp_path: Path) -> None:
@@ -193,7 +244,7 @@ def test_systemd_is_told_that_a_process_is_ready_and_whether_it_is_well(tmp_path
     address = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(address)
-        systemd.settimeout(5)
+        systemd.settimeout(30)
         pulse = Pulse({"NOTIFY_SOCKET": address})
         pulse.beat("fetching messages")
         assert systemd.recv(999).decode().splitlines() == [

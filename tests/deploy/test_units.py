@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -160,7 +161,8 @@ def environment(service: str, servers: tuple[Server, Server], more: dict[str, st
         "FLOWER_PASSWORD": "flower-password",
     }
     assert set(here) <= set(variables)
-    return variables | here | {"PATH": "/usr/bin:/bin"} | more
+    compiled = {key: os.environ[key] for key in ("PYTHONPYCACHEPREFIX",) if key in os.environ}
+    return variables | here | compiled | {"PATH": "/usr/bin:/bin"} | more
 
 
 @contextmanager
@@ -188,7 +190,7 @@ def test_every_kind_of_service_starts_says_that_it_is_ready_and_ends_in_order(
         check=False,
     )
     assert migrated.returncode == 0, migrated.stderr
-    port, door = free_port(), free_port()
+    port, door, teller = free_port(), free_port(), free_port()
     kinds = [
         "notify-worker@email.service",
         "notify-high.service",
@@ -198,8 +200,8 @@ def test_every_kind_of_service_starts_says_that_it_is_ready_and_ends_in_order(
     with ExitStack() as stack:
         processes = {}
         systemd = {}
-        for service in [*kinds, "notify-flower.service", "notify-gateway.service"]:
-            more = {"FLOWER_PORT": str(port), "GATEWAY_PORT": str(door)}
+        for service in [*kinds, "notify-flower.service", "notify-gateway.service", "notify-exporter.service"]:
+            more = {"FLOWER_PORT": str(port), "GATEWAY_PORT": str(door), "EXPORTER_PORT": str(teller)}
             if unit(service)["Service"]["Type"] == ["notify"]:
                 (directory,) = unit(service)["Service"]["RuntimeDirectory"]
                 systemd[service] = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
@@ -220,6 +222,7 @@ def test_every_kind_of_service_starts_says_that_it_is_ready_and_ends_in_order(
             assert (tmp_path / directory / "health").is_file(), service
         _wait_open(port, tmp_path / "notify-flower.service.log")
         _wait_open(door, tmp_path / "notify-gateway.service.log")
+        _wait_open(teller, tmp_path / "notify-exporter.service.log")
 
         for process in processes.values():
             process.send_signal(signal.SIGTERM)

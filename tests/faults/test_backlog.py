@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from faults.accounting import Ledgers, send
 from faults.fleet import CHANNELS, beat, running_fleet, workers
-from faults.test_servers import counter, slow
+from faults.test_kills import counter, slow
 
 
 @pytest.mark.long

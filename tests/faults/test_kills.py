@@ -1,18 +1,20 @@
-"""Workers die at random, and every notification still ends in exactly one state, once."""
+"""Workers die at random, PostgreSQL crashes, and every notification still ends in exactly one state, once."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import redis
 from faults.accounting import Ledgers, account, mix, send
-from faults.fleet import CHANNELS, RunningFleet, beat, running_fleet, workers
+from faults.fleet import CHANNELS, KIND, RunningFleet, beat, running_fleet, workers
 
 from notify_tasks.broker import Broker
 from notify_tasks.fleet import Publisher
@@ -20,6 +22,18 @@ from notify_tasks.store.sweeps import Wake
 
 RECOVERY_SECONDS = 60
 """A promise: after the last fault, the last notification is done within a minute."""
+
+
+def slow(fleet: RunningFleet, delay: float) -> None:
+    """Every far end takes so many seconds."""
+    for channel in CHANNELS:
+        fleet.sandbox.set_mode(channel, "slow", delay=delay)
+
+
+def counter(fleet: RunningFleet, name: str) -> int:
+    """A total of the fleet's."""
+    ((value,),) = fleet.rows("SELECT coalesce(max(value), 0) FROM notify.counter WHERE name = %s", name)
+    return int(str(value))
 
 
 @contextmanager
@@ -63,62 +77,108 @@ def settle(fleet: RunningFleet, ledgers: Ledgers, seconds: float = RECOVERY_SECO
     fleet.wait("every notification ends", lambda: all_done(fleet, ledgers), max(1.0, seconds - since))
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize(
-    ("count", "kills"), [(240, 8), pytest.param(1000, 25, marks=pytest.mark.long)], ids=["share", "whole"]
-)
-def test_sigkills_lose_and_double_nothing(tmp_path: Path, count: int, kills: int) -> None:
-    specs = [*workers(), beat()]
-    with running_fleet(tmp_path, specs) as fleet:
-        for channel in CHANNELS:
-            fleet.sandbox.set_mode(channel, "slow", delay=0.1)
-        ledgers = Ledgers()
-        with producing(ledgers, count, every=kills * 1.0 / count) as join:
-            for _ in range(kills):
-                time.sleep(fleet.random.uniform(0.4, 1.6))
-                fleet.kill(fleet.random.choice(["worker-1", "worker-2", "worker-1", "worker-2", "maint"]))
-            join()
-        settle(fleet, ledgers)
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A fleet, and what its client knows. The tests that break it do so one after another."""
 
-        found = account(fleet, ledgers)
-        assert len(ledgers.accepted) == count
-        assert found.problems == [], fleet.summary()
-        assert found.in_doubt["idempotent"] == found.in_doubt["queryable"] == 0
-        in_flight = kills * 8  # at each kill at most the threads of one worker
-        assert found.in_doubt["opaque"] <= in_flight
+    fleet: RunningFleet
+    ledgers: Ledgers
 
-
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize(
-    ("count", "terms"), [(160, 4), pytest.param(600, 10, marks=pytest.mark.long)], ids=["share", "whole"]
-)
-def test_a_rolling_restart_leaves_nothing_in_doubt(tmp_path: Path, count: int, terms: int) -> None:
-    with running_fleet(tmp_path, [*workers(), beat()]) as fleet:
-        for channel in CHANNELS:
-            fleet.sandbox.set_mode(channel, "slow", delay=0.1)
-        ledgers = Ledgers()
-        with producing(ledgers, count, every=terms * 1.0 / count) as join:
-            for n in range(terms):
-                time.sleep(1.5)
-                fleet.supervisor.signal(("worker-1", "worker-2")[n % 2], signal.SIGTERM)
-                fleet.fault()
-            join()
-        settle(fleet, ledgers)
-
-        found = account(fleet, ledgers)
-        assert found.problems == [], fleet.summary()
-        assert found.states == {"sent": found.deliveries}
-        ((leases,),) = fleet.rows(
-            "SELECT coalesce(max(value), 0) FROM notify.counter WHERE name = 'leases_ended'"
+    def in_doubt(self) -> Counter[str]:
+        """How many deliveries of each kind of far end are in doubt."""
+        rows = self.fleet.rows(
+            "SELECT channel, count(*) FROM notify.delivery WHERE state = 'in_doubt' GROUP BY 1"
         )
-        assert leases == 0
+        return Counter({KIND[str(channel)]: int(str(count)) for channel, count in rows})
+
+    def restarts(self) -> dict[str, int]:
+        """How often each process was started again."""
+        return {name: self.fleet.supervisor.restarts(name) for name in self.fleet.supervisor.names()}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    # Its PostgreSQL is crashed.
+    with running_fleet(
+        tmp_path_factory.mktemp("fleet"), [*workers(), beat()], durable_postgres=True
+    ) as fleet:
+        yield Stage(fleet, Ledgers())
+
+
+@pytest.fixture
+def stage(shared: Stage) -> Stage:
+    """The fleet at rest, with slow far ends; what ends by itself has ended."""
+    shared.fleet.faults.clear()
+    slow(shared.fleet, 0.1)
+    return shared
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("count", "terms"), [(120, 3), pytest.param(600, 10, marks=pytest.mark.long)], ids=["share", "whole"]
+)
+def test_a_rolling_restart_leaves_nothing_in_doubt(stage: Stage, count: int, terms: int) -> None:
+    fleet, ledgers = stage.fleet, stage.ledgers
+    leases = counter(fleet, "leases_ended")
+    with producing(ledgers, count, every=terms * 1.0 / count) as join:
+        for n in range(terms):
+            time.sleep(1.5)
+            fleet.supervisor.signal(("worker-1", "worker-2")[n % 2], signal.SIGTERM)
+            fleet.fault()
+        join()
+    settle(fleet, ledgers)
+
+    found = account(fleet, ledgers)
+    assert found.problems == [], fleet.summary()
+    assert found.states == {"sent": found.deliveries}
+    assert counter(fleet, "leases_ended") == leases
 
 
 @pytest.mark.timeout(120)
-def test_a_wake_up_published_twice_sends_once(tmp_path: Path) -> None:
-    with running_fleet(tmp_path, [*workers(), beat()]) as fleet:
-        found = account(fleet, _sent_and_doubled(fleet))
-        assert found.problems == []
+def test_a_wake_up_published_twice_sends_once(stage: Stage) -> None:
+    send_and_double(stage.fleet, stage.ledgers)
+
+    assert account(stage.fleet, stage.ledgers).problems == []
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("count", [160, pytest.param(1000, marks=pytest.mark.long)], ids=["share", "whole"])
+def test_postgresql_crashes_twice(stage: Stage, count: int) -> None:
+    fleet, ledgers, restarts = stage.fleet, stage.ledgers, stage.restarts()
+    with producing(ledgers, count, every=8 / count) as join:
+        for _ in range(2):
+            time.sleep(3)
+            fleet.postgres.restart("immediate")
+            fleet.fault()
+        join()
+    settle(fleet, ledgers)
+
+    found = account(fleet, ledgers)
+    assert found.problems == [], fleet.summary()
+    assert found.in_doubt["idempotent"] == found.in_doubt["queryable"] == 0
+    assert stage.restarts() == restarts, "a worker died of a database that was away"
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("count", "kills"), [(200, 6), pytest.param(1000, 25, marks=pytest.mark.long)], ids=["share", "whole"]
+)
+def test_sigkills_lose_and_double_nothing(stage: Stage, count: int, kills: int) -> None:
+    fleet, ledgers = stage.fleet, stage.ledgers
+    accepted, before = len(ledgers.accepted), stage.in_doubt()
+    with producing(ledgers, count, every=kills * 1.0 / count) as join:
+        for _ in range(kills):
+            time.sleep(fleet.random.uniform(0.4, 1.6))
+            fleet.kill(fleet.random.choice(["worker-1", "worker-2", "worker-1", "worker-2", "maint"]))
+        join()
+    settle(fleet, ledgers)
+
+    found = account(fleet, ledgers)
+    assert len(ledgers.accepted) == accepted + count
+    assert found.problems == [], fleet.summary()
+    assert found.in_doubt["idempotent"] == found.in_doubt["queryable"] == 0
+    in_flight = kills * 8  # at each kill at most the threads of one worker
+    assert found.in_doubt["opaque"] - before["opaque"] <= in_flight
 
 
 # --- the suite itself must fail on a broken fleet ------------------------------------------------------
@@ -128,7 +188,10 @@ def test_a_wake_up_published_twice_sends_once(tmp_path: Path) -> None:
 def test_without_the_fence_the_suite_reports_duplicates(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": _with_tests()}
     with running_fleet(tmp_path, [*workers("faults.no_fence"), beat()], environment=environment) as fleet:
-        found = account(fleet, _sent_and_doubled(fleet))
+        ledgers = Ledgers()
+        send_and_double(fleet, ledgers)
+
+        found = account(fleet, ledgers)
         assert any(problem.startswith("I2 sent twice") for problem in found.problems), found
 
 
@@ -136,8 +199,7 @@ def test_without_the_fence_the_suite_reports_duplicates(tmp_path: Path) -> None:
 def test_without_the_sweep_the_suite_reports_losses(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": _with_tests()}
     with running_fleet(tmp_path, workers("faults.no_sweep"), environment=environment) as fleet:
-        for channel in CHANNELS:
-            fleet.sandbox.set_mode(channel, "slow", delay=1.0)
+        slow(fleet, 1.0)
         ledgers = Ledgers()
         for n in range(40):
             send(ledgers, n, mix(n))
@@ -168,14 +230,12 @@ def _with_tests() -> str:
     return f"{root}:{root / 'tests'}"
 
 
-def _sent_and_doubled(fleet: RunningFleet) -> Ledgers:
+def send_and_double(fleet: RunningFleet, ledgers: Ledgers) -> None:
     """Forty notifications through intake, and then every wake-up once more, as a broker may do."""
-    ledgers = Ledgers()
     for n in range(40):
         send(ledgers, n, None)
-    settle(fleet, ledgers, 30)
+    settle(fleet, ledgers)
     _double_every_wake_up(fleet)
-    return ledgers
 
 
 def _double_every_wake_up(fleet: RunningFleet) -> None:

@@ -1,30 +1,17 @@
-"""Redis forgets, PostgreSQL crashes, beats are two or none, a worker sleeps past its lease."""
+"""Redis forgets, beats are two or none, a worker sleeps past its lease."""
 
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import redis
 from faults.accounting import Ledgers, account, mix, send
 from faults.fleet import CHANNELS, RunningFleet, beat, running_fleet, workers
-from faults.test_kills import all_done, producing, settle
+from faults.test_kills import all_done, counter, producing, settle, slow
 
 from notify_tasks import settings
-
-
-def slow(fleet: RunningFleet, delay: float) -> None:
-    """Every far end takes so many seconds."""
-    for channel in CHANNELS:
-        fleet.sandbox.set_mode(channel, "slow", delay=delay)
-
-
-def counter(fleet: RunningFleet, name: str) -> int:
-    """A total of the fleet's."""
-    ((value,),) = fleet.rows("SELECT coalesce(max(value), 0) FROM notify.counter WHERE name = %s", name)
-    return int(str(value))
 
 
 @pytest.mark.timeout(300)
@@ -56,27 +43,6 @@ def test_a_redis_that_forgets_everything_costs_seconds(tmp_path: Path, count: in
         found = account(fleet, ledgers)
         assert found.problems == [], fleet.summary()
         assert found.states == {"sent": found.deliveries}
-
-
-@pytest.mark.timeout(200)
-@pytest.mark.parametrize("count", [160, pytest.param(1000, marks=pytest.mark.long)], ids=["share", "whole"])
-def test_postgresql_crashes_twice(tmp_path: Path, count: int) -> None:
-    with running_fleet(tmp_path, [*workers(), beat()], durable_postgres=True) as fleet:
-        slow(fleet, 0.1)
-        ledgers = Ledgers()
-        with producing(ledgers, count, every=8 / count) as join:
-            for _ in range(2):
-                time.sleep(3)
-                fleet.postgres.restart("immediate")
-                fleet.fault()
-            join()
-        settle(fleet, ledgers)
-
-        found = account(fleet, ledgers)
-        assert found.problems == [], fleet.summary()
-        assert found.in_doubt["idempotent"] == found.in_doubt["queryable"] == 0
-        restarts = {name: fleet.supervisor.restarts(name) for name in fleet.supervisor.names()}
-        assert restarts == dict.fromkeys(restarts, 0), "a worker died of a database that was away"
 
 
 @pytest.mark.long

@@ -37,7 +37,7 @@ LEASE = 40.0
 PING = EventType(name="test.ping", version="v1", channels=("sms",), on_doubt="resend")
 
 
-def until(condition: Callable[[], T], what: str, seconds: float = 10.0) -> T:
+def until(condition: Callable[[], T], what: str, seconds: float = 30) -> T:
     """Wait until a condition is true, and return what it returned."""
     deadline = time.monotonic() + seconds
     while True:

@@ -264,7 +264,7 @@ def test_a_unix_socket_will_do(tmp_path: Path) -> None:
             assert client.llen("notify.intake") == 2
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 def test_tls_verifies_the_certificate_unless_the_url_says_otherwise(broker: str, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_what_has_ended_stays_as_it_is(it: World, state: State) -> None:
 
     assert it.state(id_) == state
     assert it.events(id_) == []
-    sent = state in {State.SENT, State.DELIVERED, State.UNDELIVERED, State.IN_DOUBT}
+    sent = state in {State.SENT, State.DELIVERED, State.UNDELIVERED, State.IN_DOUBT, State.DIGESTED}
     assert answer.too_late == sent
     assert answer.complete == (not sent)
     assert answer.cancelled + answer.stopped_before == (not sent)

@@ -767,7 +767,7 @@ def test_no_connection_is_held_while_providers_take_their_time(database: str, tm
         all_there = threading.Barrier(12)
 
         def wait_for_the_others(_: Message, __: Deadline) -> Accepted:
-            all_there.wait(20)
+            all_there.wait(30)
             return Accepted("p", "202")
 
         desk.scripts["a"].will(*[wait_for_the_others] * 12)

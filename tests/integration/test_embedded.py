@@ -42,7 +42,7 @@ with redis_server(sys.argv[1]) as r, postgres_server(sys.argv[1], durable=False)
 """
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"

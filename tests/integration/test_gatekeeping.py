@@ -19,7 +19,7 @@ from notify_tasks.doctor import Finding, _left_out
 from notify_tasks.gatekeeping import Keeper
 from notify_tasks.rates import Rate
 from notify_tasks.states import State
-from notify_tasks.store import gated
+from notify_tasks.store import deliveries, gated
 from notify_tasks.store.database import Database, Row
 from notify_tasks.store.sweeps import Wake
 from tests.integration.core_shop import Shop, shop
@@ -239,6 +239,33 @@ def test_what_is_paused_is_brought_forward_when_the_pause_ends(
     assert kept.look(2) == []
     it.rows("DELETE FROM notify.pause")
     assert set(kept.look()) == set(ids)
+
+
+def test_what_another_process_has_held_since_the_pause_ended_is_brought_forward_too(
+    it: World, worker: Callable[..., Kept]
+) -> None:
+    # Given a pause that has ended, as this process knows,
+    kept = worker()
+    it.rows("INSERT INTO notify.pause (kind, name, reason) VALUES ('type', 'test.ping', 'incident 7')")
+    kept.look()
+    it.rows("DELETE FROM notify.pause")
+    kept.look()
+    # when another one, which does not know yet, holds a delivery, then that does not wait for its due time.
+    id_ = it.accept()
+    deliveries.hold(it.db, [(id_, 600.0, "paused: incident 7")])
+    assert kept.look() == [id_]
+
+
+def test_of_what_was_paused_the_high_lane_goes_first_and_another_channels_is_left_to_its_workers(
+    it: World,
+) -> None:
+    ids = {lane: it.accept() for lane in ("bulk", "normal", "high")}
+    for lane, id_ in ids.items():
+        it.rows("UPDATE notify.delivery SET lane = %s WHERE id = %s", lane, id_)
+    deliveries.hold(it.db, [(id_, 600.0, "paused: x") for id_ in ids.values()])
+    assert gated.resume(it.db, ["email"], limit=9) == []
+    assert [wake.lane for wake in gated.resume(it.db, ["sms"], limit=1)] == ["high"]
+    assert len(gated.resume(it.db, ["sms", "email"], limit=9)) == 2
 
 
 def test_what_waits_for_a_substitutes_rate_goes_back_to_its_first_choice(

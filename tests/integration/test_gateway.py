@@ -90,7 +90,7 @@ class Door:
         return self.it.rows("SELECT * FROM notify.receipt WHERE event_id = %s", event_id)
 
     def wait_state(self, id_: uuid.UUID, state: str) -> None:
-        until(lambda: self.it.state(id_) == state, f"the delivery is {state}", 20)
+        until(lambda: self.it.state(id_) == state, f"the delivery is {state}", 30)
 
     def log(self, name: str = "gateway") -> str:
         return self.fleet.supervisor.log_path(name).read_text()
@@ -328,11 +328,11 @@ def test_a_bounce_comes_by_a_pipe(door: Door) -> None:
 def test_a_new_provider_of_the_configuration_has_its_door_within_seconds(door: Door) -> None:
     assert door.report(name="reporting-new").status == 404
     door.config.write_text(door.config.read_text() + PROVIDER.format(name="reporting-new", more=""))
-    until(lambda: door.report(name="reporting-new").status == 204, "the new provider has a door", 5)
+    until(lambda: door.report(name="reporting-new").status == 204, "the new provider has a door", 30)
     # and a broken file closes none.
     good = door.config.read_text()
     door.config.write_text(good + "nonsense")
-    until(lambda: "stays in force" in door.log(), "the broken file was seen", 5)
+    until(lambda: "stays in force" in door.log(), "the broken file was seen", 30)
     assert door.report({"id": "still", "says": "nothing"}).status == 204
     door.config.write_text(good)
 
@@ -379,11 +379,14 @@ def test_without_postgresql_the_provider_is_asked_to_come_again(door: Door) -> N
         answer = door.report({"id": "away-1", "says": "nothing"})
         assert (answer.status, answer.headers["retry-after"]) == (503, "30")
         assert door.ask("/hooks/reporting", b"[]").status == 403  # nothing is let in that is not verified
-        assert door.ask("/readyz", method="GET").status == 503
+        # An answer is good for a second.
+        until(lambda: door.ask("/readyz", method="GET").status == 503, "it is not ready", 30)
         assert door.ask("/livez", method="GET").status == 200
+        whole = json.loads(door.ask("/health", method="GET").body)
+        assert (whole["status"], whole["details"]["broker"]["status"]) == ("not_ready", "ok")
         assert piped.wait(20) == os.EX_TEMPFAIL  # so the mail server keeps the bounce
     finally:
         door.fleet.postgres.start()
-    until(lambda: door.report({"id": "away-1", "says": "nothing"}).status == 204, "it is taken", 15)
+    until(lambda: door.report({"id": "away-1", "says": "nothing"}).status == 204, "it is taken", 30)
     door.it.db.probe()  # the test's own connections are new ones
     assert len(door.rows("away-1")) == 1

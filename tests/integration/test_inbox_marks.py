@@ -169,13 +169,13 @@ def test_live_readers_are_told_what_was_done(it: World, broker: str) -> None:
     ids = [str(arrived(it)) for _ in range(2)]
     with redis.Redis.from_url(broker, decode_responses=True) as client, client.pubsub() as listener:
         listener.subscribe(inbox.topic("ann"))
-        assert listener.get_message(timeout=5)["type"] == "subscribe"  # type: ignore[index]
+        assert listener.get_message(timeout=30)["type"] == "subscribe"  # type: ignore[index]
 
         inbox.mark_read("ann", None)
         inbox.mark_unread("ann", ids)
         inbox.mark_unread("ann", ids)  # changes nothing, so nobody is told
         inbox.delete("ann", ids)
 
-        heard = [listener.get_message(timeout=5) for _ in range(3)]
+        heard = [listener.get_message(timeout=30) for _ in range(3)]
         assert [word["data"] for word in heard if word] == ["read", "unread", "deleted"]
         assert listener.get_message(timeout=0.2) is None

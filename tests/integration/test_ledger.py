@@ -484,11 +484,11 @@ def test_one_of_many_workers_sweeps_when_nobody_does_and_stops_when_somebody_doe
     thread.start()
     until(lambda: _quiet_for(counting, 0.6), "the guards are quiet")
     stop.set()
-    thread.join(5)
+    thread.join(30)
     for guard in guards:
         guard.stop()
     for guard in guards:
-        guard._thread.join(5)
+        guard._thread.join(30)
         assert not guard._thread.is_alive()
 
 
@@ -511,7 +511,7 @@ def test_a_guard_outlives_its_problems(it: World) -> None:
     guard.start()
     until(lambda: stumbling.sweeps >= 4, "it goes on")
     guard.stop()
-    guard._thread.join(5)
+    guard._thread.join(30)
 
 
 # --- the listener -------------------------------------------------------------------------------------------
@@ -523,7 +523,7 @@ def listener(it: World, sweep: Sweep) -> Iterator[Listener]:
     opened.start()
     yield opened
     opened.stop()
-    opened._thread.join(5)
+    opened._thread.join(30)
     assert not opened._thread.is_alive()
 
 

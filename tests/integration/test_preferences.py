@@ -67,6 +67,24 @@ def test_choices_are_merged_one_by_one_and_every_version_is_kept(it: World) -> N
     }
 
 
+def test_an_order_of_channels_is_merged_category_by_category(it: World) -> None:
+    preferences.update("ann", order=["sms", "push"])
+    preferences.update(
+        "ann", order={"orders": ["email", "sms"]}, quiet_hours={"from": "22:00", "to": "07:00"}
+    )
+    now = preferences.get("ann")
+    assert now is not None
+    assert now.settings["order"] == {"*": ["sms", "push"], "orders": ["email", "sms"]}
+    assert read_context(it.db, [to_ann()]).profiles["default", "ann"].choices.order_for("orders") == (
+        "email",
+        "sms",
+    )
+    assert preferences.update("ann", order={"orders": None, "*": None}).settings.keys() == {"quiet_hours"}
+    preferences.update("ann", order=["sms", "push"])
+    assert "order" not in preferences.update("ann", order=None).settings
+    assert [each.version for each in preferences.history("ann")] == [5, 4, 3, 2, 1]
+
+
 def test_what_changes_nothing_makes_no_version_and_a_reset_makes_one(it: World) -> None:
     preferences.update("ann", categories=OFF)
     assert preferences.update("ann", categories=OFF).version == 1
@@ -106,6 +124,12 @@ def test_of_changes_at_once_none_is_lost(it: World) -> None:
         ({"vacation": {"until": "1990-01-01T00:00Z"}}, "it is not after from"),
         ({"vacation": {"until": "2040-01-01T00:00Z", "mode": "later"}}, "neither hold nor drop"),
         ({"quiet": {}}, "Did you mean quiet_hours"),
+        ({"order": "sms"}, "order: str is not a table"),
+        ({"order": ["sms", "fax"]}, "names a channel that does not exist"),
+        ({"order": {"orders": ["sms", "sms"]}}, "order.orders: it names a channel twice"),
+        ({"order": {"orders": []}}, "it is no list of channels"),
+        ({"order": {"Orders!": ["sms"]}}, "it is no category"),
+        ({"order": {f"c{n}": ["sms"] for n in range(101)}}, "101 are too many"),
     ],
 )
 def test_what_is_wrong_is_named_and_nothing_is_stored(it: World, fields: dict[str, Any], said: str) -> None:

@@ -88,7 +88,7 @@ def stock_worker(broker: str, log: Path) -> Iterator[None]:
         yield
     finally:
         worker.terminate()
-        worker.wait(20)
+        worker.wait(30)
 
 
 # --- what a stock worker gets -----------------------------------------------------------------------

@@ -36,7 +36,7 @@ def sandbox(far_end: Sandbox) -> Sandbox:
     return far_end
 
 
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends, "it did not come about in time"
@@ -190,7 +190,7 @@ def test_it_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
 def test_it_ends_in_an_orderly_way_on_sigterm(tmp_path: Path) -> None:
     with sandbox_process(tmp_path) as sandbox:
         os.kill(sandbox.pid, signal.SIGTERM)
-        assert sandbox._process.wait(10) == 0
+        assert sandbox._process.wait(30) == 0
 
 
 def test_two_cannot_write_one_log(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_two_transactions_with_one_call_both_go_on(database: str, orders: Look) 
         thread = threading.Thread(target=send)
         thread.start()
         first.commit()
-        assert ended.wait(10)
+        assert ended.wait(30)
         thread.join()
 
         # Then its own work goes on

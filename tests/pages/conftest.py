@@ -46,7 +46,7 @@ def open_tab(browser: Any) -> Iterator[Callable[..., Any]]:
         if before:
             context.add_init_script(before)
         tab = context.new_page()
-        tab.set_default_timeout(20_000)
+        tab.set_default_timeout(30_000)
         tab.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         tab.on("request", lambda it: is_ours(it.url, origin) or wrong.append(f"asked for {it.url}"))
         tab.goto(url)

@@ -22,7 +22,10 @@ from notify_tasks.pages.preview import serving
 from notify_tasks.rendering import Catalog
 
 ROOT = Path(__file__).parents[2]
-TYPES = ("account.password_reset", "comment.mentioned", "invoice.paid", "order.shipped")
+TYPES = (
+    "account.new_sign_in", "account.password_reset", "comment.digest", "comment.mentioned", "invoice.paid",
+    "order.shipped",
+)  # fmt: skip
 COLUMNS = {"default": None, "de": "de", "zh-Hans": "zh-Hans"}
 SHIPPED = "order.shipped"
 

@@ -17,7 +17,10 @@ from notify_tasks.pages.preview_values import Asked, Sheet
 from notify_tasks.rendering import Catalog, LoadedType
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
-TYPES = ("account.password_reset", "comment.mentioned", "invoice.paid", "order.shipped")
+TYPES = (
+    "account.new_sign_in", "account.password_reset", "comment.digest", "comment.mentioned", "invoice.paid",
+    "order.shipped",
+)  # fmt: skip
 SHIPPED = "order.shipped"
 
 

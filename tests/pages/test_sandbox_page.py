@@ -30,7 +30,7 @@ _numbers = itertools.count(1)
 SHIPPED = EventType(name="order.shipped", version="v1", channels=("sms",), on_doubt="resend")
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends, f"{what}: not within {seconds} s"
@@ -128,7 +128,7 @@ class Watcher:
         )
         self.contexts.append(context)
         tab = context.new_page()
-        tab.set_default_timeout(10_000)
+        tab.set_default_timeout(30_000)
         tab.on("console", self._hear)
         tab.on("pageerror", lambda error: self.problems.append(str(error)))
         tab.on("response", lambda it: it.url.startswith((origin, "data:")) or self.elsewhere.append(it.url))

@@ -31,7 +31,7 @@ class Door:
         self.posted: list[Posted] = []
         self.fails: list[int] = []
 
-    def wait(self, many: int, seconds: float = 10) -> list[Posted]:
+    def wait(self, many: int, seconds: float = 30) -> list[Posted]:
         """The first so many posts, when they are there."""
         until(lambda: len(self.posted) >= many, seconds)
         return self.posted[:many]
@@ -41,7 +41,7 @@ class Door:
         self.fails.clear()
 
 
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
     """Wait for a condition."""
     ends = time.monotonic() + seconds
     while not condition():

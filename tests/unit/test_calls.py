@@ -248,7 +248,10 @@ def test_another_body_has_another_hash(other: dict[str, Any]) -> None:
         ({"expires": 0}, "expires", "still to come"),
         ({"at": LATER, "expires": 60}, "expires", "from the call"),
         ({"expires": 1e30}, "expires", "fewer"),
-        ({"digest": "daily"}, "digest", "Leave it out"),
+        ({"digest": "sometimes"}, "digest", "weekly mon 08:00"),
+        ({"digest": "daily 8:00"}, "digest", "08:00"),
+        ({"digest": 7}, "digest", "hourly"),
+        ({"digest": "daily", "at": LATER}, "digest", "Keep one of them"),
         ({"locale": "English please"}, "locale", "pt-BR"),
         ({"sandbox": 1}, "sandbox", "True or False"),
         ({"paylod": {}}, "paylod", "payload?"),
@@ -270,8 +273,11 @@ def test_a_wrong_argument_is_named_with_its_remedy(keywords: dict[str, Any], fie
     assert str(error) == f"{field}: {error.problem}. {error.remedy}"
 
 
-def test_digests_are_refused_with_not_yet() -> None:
-    assert "not there yet" in refusal(digest="daily").problem
+def test_a_digest_is_kept_as_it_is_meant() -> None:
+    assert call(digest="hourly").digest == "every 1h"
+    assert call(digest=" weekly  mon 08:00").digest == "weekly mon 08:00"
+    assert call(digest="off", at=LATER).digest == "off"
+    assert call(digest="daily").hash != call().hash
 
 
 def test_a_payload_within_itself_is_refused() -> None:

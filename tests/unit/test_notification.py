@@ -95,7 +95,7 @@ def test_a_missing_field_is_named(key: str) -> None:
         Notification.from_wire(wire)
 
 
-@pytest.mark.parametrize("version", [3, None, "1", {"canary": "ann@example.com"}])
+@pytest.mark.parametrize("version", [99, None, "1", {"canary": "ann@example.com"}])
 def test_another_version_is_refused_without_showing_what_it_is(version: object) -> None:
     with pytest.raises(WireError, match="version") as refused:
         Notification.from_wire({**SIMPLE.to_wire(), "v": version})
@@ -146,3 +146,17 @@ def test_ids_are_version_7_and_rise_with_time() -> None:
     assert len(set(ids)) == 100
     milliseconds = [each.int >> 80 for each in ids]
     assert milliseconds == sorted(milliseconds)
+
+
+# --- digests ------------------------------------------------------------------------------------------
+
+
+def test_a_call_with_a_digest_has_a_version_of_its_own_and_off_has_none() -> None:
+    gathered = replace(SIMPLE, digest="weekly mon 08:00")
+    assert gathered.to_wire()["v"] == 4
+    assert Notification.from_wire(json.loads(json.dumps(gathered.to_wire()))) == gathered
+    alone = replace(SIMPLE, digest="off")
+    assert alone.to_wire() == {**SIMPLE.to_wire(), "digest": "off"}
+    assert Notification.from_wire(alone.to_wire()).digest == "off"
+    with pytest.raises(WireError, match="'digest' does not say when"):
+        Notification.from_wire({**gathered.to_wire(), "digest": "now and then"})

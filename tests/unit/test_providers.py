@@ -77,7 +77,8 @@ def test_whatever_the_weights_each_member_is_a_candidate_once(weights: list[floa
 
 
 def test_names_alone_have_equal_weights() -> None:
-    first = Counter(names(pools("a", "b"), str(n))[0] for n in range(2_000))
+    found = pools("a", "b")
+    first = Counter(names(found, str(n))[0] for n in range(2_000))
     assert 800 < first["a"] < 1_200
 
 

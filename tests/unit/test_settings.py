@@ -43,6 +43,10 @@ def test_every_setting_has_a_variable() -> None:
             "NOTIFY_SECRET_KEY": f"{KEY},{KEY}",
             "NOTIFY_PUBLIC_URL": "https://notify.example.com/",
             "NOTIFY_ENDPOINT_FAILING": "2d",
+            "NOTIFY_LOG_FORMAT": "json",
+            "NOTIFY_TRACING": "off",
+            "NOTIFY_HEALTH_PORT": "8086",
+            "NOTIFY_HEALTH_HOST": "127.0.0.1",
         }
     )
 
@@ -59,6 +63,10 @@ def test_every_setting_has_a_variable() -> None:
         secret_key=f"{KEY} {KEY}",
         public_url="https://notify.example.com",
         endpoint_failing=172_800.0,
+        log_format="json",
+        tracing=False,
+        health_port=8086,
+        health_host="127.0.0.1",
     )
 
 
@@ -128,6 +136,10 @@ def test_a_variable_and_its_file_contradict_each_other() -> None:
         ("NOTIFY_UNKNOWN_TYPE_WAIT", "-1", '"15m"'),
         ("NOTIFY_INTAKE_NOTIFY", "maybe", "true or false"),
         ("NOTIFY_ENV", "../prod", "prod"),
+        ("NOTIFY_LOG_FORMAT", "xml", "json or plain"),
+        ("NOTIFY_TRACING", "perhaps", "true or false"),
+        ("NOTIFY_HEALTH_PORT", "http", "8086"),
+        ("NOTIFY_HEALTH_PORT", "65536", "8086"),
     ],
 )
 def test_a_wrong_value_names_its_variable_and_the_remedy(variable: str, value: str, remedy: str) -> None:

@@ -117,9 +117,9 @@ def test_an_expiry_has_a_unit(tmp_path: Path, written: str, seconds: float) -> N
         ('catgory = "orders"', "unknown key 'catgory'", "'category'"),
         ('expiry = "3d"', "unknown key 'expiry'", "'expires'"),
         ('zzz = "3d"', "unknown key 'zzz'", "Keys are: category, channels"),
-        ('digest = "1h"', "digest cannot be used: not yet", "digest out"),
-        ("throttle = {}", "throttle cannot be used: not yet", "throttle out"),
-        ("steps = []", "steps cannot be used: not yet", "steps out"),
+        ('digest = "1h"', "digest is not a table", "[digest]"),
+        ("throttle = {}", "throttle.limit: it is no limit", '"3/h"'),
+        ("steps = []", "steps is not a list of tables", "[[steps]]"),
         ("payload = 1", "payload is not a table", "[payload]"),
         ("payload = { type = 1 }", "payload.type", "2020-12"),
         (

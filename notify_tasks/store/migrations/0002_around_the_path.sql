@@ -180,7 +180,8 @@ CREATE TABLE notify.provider_report (
 -- What waits behind a closed gate and not for a time: brought forward when the gate opens, the high lane first.
 CREATE INDEX delivery_gated ON notify.delivery (reason, channel, (lane = 'high') DESC, due_at)
     WHERE state = 'held' AND reason IN ('no_provider_ready', 'provider_share_full');
-CREATE INDEX delivery_paused ON notify.delivery (due_at) WHERE state = 'held' AND reason LIKE 'paused: %';
+CREATE INDEX delivery_paused ON notify.delivery ((lane = 'high') DESC, due_at)
+    WHERE state = 'held' AND reason LIKE 'paused: %';
 -- Of a backlog that is due, the high lane's go first.
 CREATE INDEX delivery_due_high ON notify.delivery (due_at) WHERE state IN ('held', 'retrying') AND lane = 'high';
 
@@ -267,3 +268,232 @@ CREATE FUNCTION notify.wanted(settings jsonb, category text, channel text, opt_i
                     settings #>> ARRAY['categories', '*', '*'],
                     CASE WHEN opt_in THEN 'off' ELSE 'on' END) <> 'off'
 $$;
+
+-- Steps ----------------------------------------------------------------------------------------------
+
+-- Where a type has steps, each entry of `to` is a chain of its own. Its deliveries of one step go together; those of a
+-- later one are held, without a due time, until the step before has gone or could not go: then `step_at` says when they
+-- are judged. It is not `due_at`, which a worker of before this migration would take for permission to send.
+ALTER TABLE notify.delivery
+    ADD COLUMN chain       smallint,   -- which entry of `to`
+    ADD COLUMN step        smallint,   -- its place in the chain, from 0
+    ADD COLUMN leads       boolean NOT NULL DEFAULT false,   -- another step waits for this one
+    ADD COLUMN step_after  float8,     -- seconds from the step before it
+    ADD COLUMN step_unless text[],     -- what makes it needless: read, delivered
+    ADD COLUMN step_at     timestamptz;
+CREATE INDEX delivery_step_at ON notify.delivery (step_at) WHERE state = 'held' AND step_at IS NOT NULL;
+
+-- What has become of deliveries that another step waits for: taken up by the sweep. The trigger writes here instead of
+-- to the step that waits, since its statement holds locks on other deliveries by then: those are taken in the order of
+-- their ids, and an INSERT waits for nobody.
+CREATE TABLE notify.step_moved (
+    id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    notification_id uuid        NOT NULL,
+    chain           smallint    NOT NULL,
+    step            smallint    NOT NULL,
+    state           text        NOT NULL,
+    at              timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE FUNCTION notify.note_step() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO notify.step_moved (notification_id, chain, step, state)
+    VALUES (NEW.notification_id, NEW.chain, NEW.step, NEW.state);
+    RETURN NULL;
+END
+$$;
+-- Whatever moves a delivery: a worker's result, a receipt, the person's reading, a sweep. Where nothing waits for it,
+-- that costs a look at one boolean.
+CREATE TRIGGER step_accepted AFTER INSERT ON notify.delivery FOR EACH ROW
+    WHEN (NEW.leads AND NEW.state NOT IN ('held', 'queued', 'retrying', 'sending'))
+    EXECUTE FUNCTION notify.note_step();
+CREATE TRIGGER step_moved AFTER UPDATE OF state ON notify.delivery FOR EACH ROW
+    WHEN (NEW.leads AND NEW.state IS DISTINCT FROM OLD.state
+          AND NEW.state NOT IN ('held', 'queued', 'retrying', 'sending'))
+    EXECUTE FUNCTION notify.note_step();
+
+-- Why a step is needless: what an earlier one of its chain has brought was `read`, or `delivered`, and that is what it
+-- waits for. NULL where it is needed.
+CREATE FUNCTION notify.step_answered(wanted uuid) RETURNS text
+    LANGUAGE sql STABLE AS $$
+    SELECT CASE
+           WHEN EXISTS (SELECT 1 FROM notify.delivery e
+                          JOIN notify.status_event v ON v.notification_id = e.notification_id
+                               AND v.delivery_id = e.id AND v.kind = 'read'
+                         WHERE e.notification_id = d.notification_id AND e.chain = d.chain AND e.step < d.step)
+           THEN 'read'
+           WHEN 'delivered' = ANY(d.step_unless)
+                AND EXISTS (SELECT 1 FROM notify.delivery e
+                             WHERE e.notification_id = d.notification_id AND e.chain = d.chain AND e.step < d.step
+                               AND e.state = 'delivered')
+           THEN 'delivered' END
+      FROM notify.delivery d
+     WHERE d.id = wanted AND d.step_unless <> '{}'
+$$;
+
+-- Operating ------------------------------------------------------------------------------------------
+
+-- Who paused it: user@host.
+ALTER TABLE notify.pause ADD COLUMN paused_by text;
+
+-- When beat's tick was last carried out, by whatever worker: a worker that sweeps because nobody else does is none.
+ALTER TABLE notify.sweep ADD COLUMN ticked_at timestamptz;
+
+-- When the content went: payload, addresses, attachments, and what providers said in words of their own. What has
+-- none is not sent again. The first index is what retention reads to blank rows, the second to delete them.
+ALTER TABLE notify.notification ADD COLUMN purged_at timestamptz;
+CREATE INDEX notification_kept ON notify.notification (accepted_at, id) WHERE purged_at IS NULL;
+CREATE INDEX notification_purged ON notify.notification (accepted_at, id) WHERE purged_at IS NOT NULL;
+
+-- What ended and was perhaps not sent: few rows, and what an operator lists, replays and resolves.
+CREATE INDEX delivery_troubled ON notify.delivery (state, updated_at, id)
+    WHERE state IN ('failed', 'undelivered', 'in_doubt', 'expired', 'cancelled', 'suppressed');
+
+-- Traces ---------------------------------------------------------------------------------------------
+
+-- The `traceparent` of the producer's call (W3C Trace Context), under which what a sweep wakes is traced as well. NULL
+-- where the producer has no trace, and for what was accepted before this migration.
+ALTER TABLE notify.notification ADD COLUMN trace text;
+
+-- Cancelling by key ----------------------------------------------------------------------------------
+
+-- Calls of this key that were made up to `made_until` are not accepted any more. Only an accept of a call that has a
+-- key looks here.
+CREATE TABLE notify.cancelled_key (
+    tenant       text        NOT NULL,
+    cancel_key   text        NOT NULL,
+    made_until   timestamptz NOT NULL,   -- compared with the calls' own timestamps
+    cancelled_at timestamptz NOT NULL,   -- by the database's clock
+    until        timestamptz NOT NULL,   -- then it is forgotten
+    PRIMARY KEY (tenant, cancel_key)
+);
+CREATE INDEX cancelled_key_age ON notify.cancelled_key (until);
+CREATE INDEX notification_cancel_key ON notify.notification (tenant, cancel_key, id) WHERE cancel_key IS NOT NULL;
+
+-- Digests and throttles ------------------------------------------------------------------------------
+
+-- What is gathered for one person, or one bare address, on one channel. `key` names all that it is gathered by. An open
+-- one takes what comes; one that is full takes nothing more, and is due.
+CREATE TABLE notify.digest (
+    id           uuid        PRIMARY KEY,
+    key          text        NOT NULL,
+    tenant       text        NOT NULL,
+    recipient_id text,
+    channel      text        NOT NULL,
+    event_type   text        NOT NULL,      -- of what opened it
+    digest_type  text        NOT NULL,
+    by_value     jsonb,
+    at           text        NOT NULL,      -- when it is due, in the words of a call's `digest`
+    sandbox      boolean     NOT NULL,
+    state        text        NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'full', 'closed')),
+    opened_at    timestamptz NOT NULL DEFAULT now(),
+    due_at       timestamptz NOT NULL,
+    cap_at       timestamptz,               -- the latest, where items put it off
+    most         integer     NOT NULL,      -- events at which it is full
+    events       integer     NOT NULL,      -- that have joined; some may be cancelled by the time it is due
+    opening      integer     NOT NULL,      -- 1 where what opened it went at once
+    bytes        bigint      NOT NULL,      -- of payloads, about
+    message_id   text,                      -- of its call,
+    sent_events  integer,                   -- and what is in it
+    closed_at    timestamptz
+);
+CREATE UNIQUE INDEX digest_open ON notify.digest (key) WHERE state = 'open';
+CREATE INDEX digest_due ON notify.digest (due_at) WHERE state <> 'closed';
+CREATE INDEX digest_recipient ON notify.digest (tenant, recipient_id) WHERE recipient_id IS NOT NULL;
+CREATE INDEX digest_closed ON notify.digest (closed_at) WHERE state = 'closed';
+
+-- A delivery that waits for its digest is `held` without a due time; it ends as `digested`.
+ALTER TABLE notify.delivery ADD COLUMN digest_id uuid;
+CREATE INDEX delivery_digest ON notify.delivery (digest_id) WHERE digest_id IS NOT NULL;
+ALTER TABLE notify.delivery
+    DROP CONSTRAINT delivery_state_check,
+    ADD CONSTRAINT delivery_state_check CHECK (state IN (
+        'held', 'queued', 'retrying', 'sending', 'sent', 'delivered', 'undelivered', 'failed', 'in_doubt',
+        'cancelled', 'expired', 'suppressed', 'superseded', 'digested')) NOT VALID;
+
+-- How many have gone to one person over one channel in the present window. Where what comes too many is held, places
+-- are given away in the next windows as well, so `used` may be more than the limit.
+CREATE TABLE notify.throttle (
+    key          text        PRIMARY KEY,
+    tenant       text        NOT NULL,
+    recipient_id text,
+    channel      text        NOT NULL,
+    event_type   text        NOT NULL,
+    most         integer     NOT NULL,      -- in a window
+    seconds      float8      NOT NULL,      -- of so long
+    over         text        NOT NULL,
+    places       bigint      NOT NULL,      -- those after them come too late for anybody
+    window_start timestamptz NOT NULL,
+    used         bigint      NOT NULL,
+    ends_at      timestamptz NOT NULL       -- then the row says nothing any more
+);
+-- What of a row still counts in the window that begins at `start`: places that were given away in it, where it is a
+-- later one than the row's.
+CREATE FUNCTION notify.throttle_used(t notify.throttle, start timestamptz) RETURNS bigint
+    LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN t.window_start >= start THEN least(t.used, t.places)
+                WHEN t.over = 'hold'
+                THEN greatest(0, least(t.used, t.places)
+                                 - t.most * round(extract(epoch FROM start - t.window_start)::float8 / t.seconds)::bigint)
+                ELSE 0 END
+$$;
+CREATE INDEX throttle_ends ON notify.throttle (ends_at);
+CREATE INDEX throttle_recipient ON notify.throttle (tenant, recipient_id) WHERE recipient_id IS NOT NULL;
+
+-- Metrics --------------------------------------------------------------------------------------------
+
+-- The time for which a delivery was planned, once it has come: how late it is counts from then. NULL counts from
+-- `created_at`.
+ALTER TABLE notify.delivery ADD COLUMN planned_for timestamptz;
+
+-- Whether a held delivery waits because it should, and not because something is closed, busy or away.
+CREATE FUNCTION notify.waits_by_plan(reason text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN coalesce(reason, '') NOT IN ('no_provider_ready', 'provider_share_full')
+           AND coalesce(reason, '') NOT LIKE 'paused: %' AND coalesce(reason, '') NOT LIKE 'rate:%';
+
+-- The queues that the process takes messages from. NULL where it does not say.
+ALTER TABLE notify.configuration_report ADD COLUMN queues text[];
+
+-- Totals, added up from `status_event` a few seconds after the fact and never lessened: they outlive every process, and
+-- the rows that they count. `counted` is the last event that is in them. Events up to `seen` had been given their
+-- numbers when `seen_xid` was the next transaction: once every older transaction has ended, none of them can still
+-- appear.
+CREATE TABLE notify.tally_mark (
+    only_row boolean     PRIMARY KEY DEFAULT true CHECK (only_row),
+    counted  bigint      NOT NULL DEFAULT 0,
+    seen     bigint      NOT NULL DEFAULT 0,
+    seen_xid xid8,
+    seen_at  timestamptz NOT NULL DEFAULT 'epoch',
+    at       timestamptz NOT NULL DEFAULT 'epoch'   -- `counted` holds all that there was then
+);
+INSERT INTO notify.tally_mark (only_row) VALUES (true);
+
+-- Of a notification by itself `channel` is empty.
+CREATE TABLE notify.tally (
+    channel    text   NOT NULL,
+    event_type text   NOT NULL,
+    state      text   NOT NULL,
+    value      bigint NOT NULL,
+    PRIMARY KEY (channel, event_type, state)
+);
+
+-- How long it took until deliveries were sent, and delivered. `upto` is a bound in seconds, 'Infinity' for the last.
+CREATE TABLE notify.tally_delay (
+    state   text   NOT NULL,
+    channel text   NOT NULL,
+    lane    text   NOT NULL,
+    upto    float8 NOT NULL,
+    value   bigint NOT NULL,
+    seconds float8 NOT NULL,   -- their sum
+    PRIMARY KEY (state, channel, lane, upto)
+);
+
+-- The objective, minute by minute for the last hours.
+CREATE TABLE notify.tally_minute (
+    minute  timestamptz NOT NULL,
+    lane    text        NOT NULL,
+    sent    bigint      NOT NULL,
+    in_time bigint      NOT NULL,
+    PRIMARY KEY (minute, lane)
+);
