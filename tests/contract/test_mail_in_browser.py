@@ -86,7 +86,7 @@ def lengthened(value: Any, key: str = "") -> Any:
         return {name: lengthened(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
         return [lengthened(entry, key) for entry in value]
-    if not isinstance(value, str) or key.endswith(("_at", "_on")):
+    if not isinstance(value, str) or key.endswith(("_at", "_on")) or key in ("at", "since", "until"):
         return value
     kind = "url" if key.endswith("_url") else key
     return LONG.get(kind, COMPOUND)

@@ -15,9 +15,12 @@ import pytest
 import redis
 from faults.accounting import Ledgers, account, mix, send
 from faults.fleet import CHANNELS, KIND, RunningFleet, beat, running_fleet, workers
+from support.scraping import scrape, total
 
 from notify_tasks.broker import Broker
+from notify_tasks.exporter.serving import serve
 from notify_tasks.fleet import Publisher
+from notify_tasks.settings import Settings
 from notify_tasks.store.sweeps import Wake
 
 RECOVERY_SECONDS = 60
@@ -179,6 +182,33 @@ def test_sigkills_lose_and_double_nothing(stage: Stage, count: int, kills: int) 
     assert found.in_doubt["idempotent"] == found.in_doubt["queryable"] == 0
     in_flight = kills * 8  # at each kill at most the threads of one worker
     assert found.in_doubt["opaque"] - before["opaque"] <= in_flight
+
+
+@pytest.mark.timeout(120)
+def test_totals_agree_with_the_far_end_after_all_of_that(stage: Stage) -> None:
+    """What `notify exporter` tells is counted from rows: no process that was killed has taken a number with it."""
+    fleet = stage.fleet
+    settings = Settings(broker_url=fleet.redis.url, database_url=fleet.postgres.url)
+    exporter, exposed = serve(settings, "127.0.0.1", 0)
+    try:
+        doubts = {
+            str(id_) for (id_,) in fleet.rows("SELECT id FROM notify.delivery WHERE state = 'in_doubt'")
+        }
+        took = Counter(
+            it.channel
+            for it in fleet.sandbox.requests()
+            if it.accepted and it.action == "send" and it.delivery_id not in doubts
+        )
+
+        def told() -> dict[str, float]:
+            page = scrape(f"http://127.0.0.1:{exposed.port}/metrics")
+            return {it: total(page, "notify_deliveries_total", channel=it, state="sent") for it in took}
+
+        assert len(took) == len(CHANNELS)
+        fleet.wait("the exporter has counted all of it", lambda: told() == dict(took), 60)
+    finally:
+        exposed.close()
+        exporter.stop()
 
 
 # --- the suite itself must fail on a broken fleet ------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 
 from notify_tasks import doctor, reloading
 from notify_tasks.configuration.origins import BadConfiguration
-from notify_tasks.doctor import Health
+from notify_tasks.findings import Health
 from notify_tasks.providers import Pools
 from notify_tasks.reloading import Reloader, check_start, load
 from notify_tasks.settings import Settings

@@ -109,7 +109,7 @@ def problems(facts: Facts) -> list[str]:
 
 def test_the_cast_makes_calls_that_a_producer_may_make() -> None:
     calls = cast.calls(RUN, ORIGIN)
-    assert len({call.message_id(RUN) for call in calls}) == len(calls) == 28
+    assert len({call.message_id(RUN) for call in calls}) == len(calls) == 36
     assert {channel for call in calls for channel in call.ends} == set(CHANNELS)
     for call in calls:
         build_notification(
@@ -120,6 +120,8 @@ def test_the_cast_makes_calls_that_a_producer_may_make() -> None:
             message_id=call.message_id(RUN),
             channels=call.channels,
             priority=call.priority,
+            digest=call.digest,
+            cancel_key=call.cancel_key,
         )
 
 
