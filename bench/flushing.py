@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
+import psycopg
+
 from bench.report import Line, progress
 from bench.rig import Rig
 from notify_tasks.store import digests
@@ -15,9 +17,16 @@ EACH: Final = 10
 FEW: Final = 10_000
 BATCH: Final = 500
 
+# As ours are: in the order of time (RFC 9562, section 5.7).
+_UUID7: Final = """
+CREATE FUNCTION pg_temp.uuid7(n bigint) RETURNS uuid LANGUAGE sql AS $$
+SELECT (lpad(to_hex(1793000000000 + n / 4), 12, '0') || '7' || substr(md5(n::text), 1, 3) || '8'
+        || substr(md5(n::text), 4, 15))::uuid
+$$
+"""
 _CALLS: Final = """
 INSERT INTO notify.notification (id, tenant, message_id, event_type, occurred_at, payload, plan, state, hash)
-SELECT gen_random_uuid(), 'default', 'event-' || n, 'comment.mentioned', now(),
+SELECT pg_temp.uuid7(n), 'default', 'event-' || n, 'comment.mentioned', now(),
        jsonb_build_object('author', 'Ana', 'text', repeat('x', 200), 'comment_url', 'https://wiki.example/' || n),
        '{}', 'accepted', md5(n::text)
   FROM generate_series(1, %s) AS n
@@ -25,18 +34,20 @@ SELECT gen_random_uuid(), 'default', 'event-' || n, 'comment.mentioned', now(),
 _DIGESTS: Final = """
 INSERT INTO notify.digest (id, key, tenant, recipient_id, channel, event_type, digest_type, at, sandbox, due_at, most,
                            events, opening, bytes)
-SELECT gen_random_uuid(), 'person-' || n, 'default', 'person-' || n, 'email', 'comment.mentioned', 'comment.digest',
-       'hourly', false, now() - interval '1 second', 500, %s, 0, %s * 280
+SELECT pg_temp.uuid7(2000000000 + n), 'person-' || n, 'default', 'person-' || n, 'email', 'comment.mentioned',
+       'comment.digest', 'hourly', false, now() - interval '1 second', 500, %s, 0, %s * 280
   FROM generate_series(0, %s - 1) AS n
 """
 _MEMBERS: Final = """
 INSERT INTO notify.delivery (id, notification_id, tenant, message_id, event_type, recipient_id, address, channel, lane,
                              state, reason, on_doubt, expires_at, max_attempts, digest_id)
-SELECT gen_random_uuid(), n.id, n.tenant, n.message_id, n.event_type, g.recipient_id, g.recipient_id || '@example.com',
+SELECT pg_temp.uuid7(1000000000 + substr(n.message_id, 7)::bigint), n.id, n.tenant, n.message_id, n.event_type,
+       g.recipient_id, g.recipient_id || '@example.com',
        'email', 'normal', 'held', 'digest', 'resend', now() + interval '3 days', 8, g.id
   FROM notify.notification n
-  JOIN notify.digest g ON g.key = 'person-' || (substr(n.message_id, 7)::bigint / %s) AND g.state = 'open'
+  JOIN notify.digest g ON g.key = 'person-' || (substr(n.message_id, 7)::bigint %% %s) AND g.state = 'open'
  WHERE n.message_id LIKE 'event-%%'
+ ORDER BY n.id
 """
 
 
@@ -89,10 +100,13 @@ def measure(rig: Rig, *, events: int) -> tuple[list[Line], str]:
 
 def _flushed(rig: Rig, events: int) -> tuple[float, int]:
     progress(f"P6: {events:,} events in {events // EACH:,} digests")
-    rig.execute(_CALLS, events)
-    rig.execute(_DIGESTS, EACH, EACH, events // EACH + 1)
-    rig.execute(_MEMBERS, EACH)
-    rig.execute("ANALYZE")
+    people = events // EACH
+    with psycopg.connect(rig.postgres.url, autocommit=True) as connection:
+        connection.execute(_UUID7)
+        connection.execute(_CALLS, (events,))
+        connection.execute(_DIGESTS, (EACH, EACH, people))
+        connection.execute(_MEMBERS, (people,))
+        connection.execute("ANALYZE")
     database = Counting(rig.postgres.url, connections=1, name="bench")
     flushed = 0
     begun = time.perf_counter()
