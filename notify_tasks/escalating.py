@@ -13,7 +13,8 @@ from typing import Final
 
 from notify_tasks import choices
 from notify_tasks.event_type import EventType
-from notify_tasks.planning import EXPIRES_FIRST, held_up
+from notify_tasks.planning import held_up
+from notify_tasks.plans import EXPIRES_FIRST
 from notify_tasks.rendering import BrokenType, Catalog
 from notify_tasks.states import State
 from notify_tasks.store import steps

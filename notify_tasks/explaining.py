@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from notify_tasks import choices, meanings
 from notify_tasks.meanings import because
-from notify_tasks.planning import EXPIRES_FIRST, PREFERENCE_OFF, QUIET_HOURS, VACATION
+from notify_tasks.plans import EXPIRES_FIRST, PREFERENCE_OFF, QUIET_HOURS, VACATION
 from notify_tasks.states import WAITING
 from notify_tasks.store.facts import Facts, More, Suppressed, Version
 from notify_tasks.store.statuses import AttemptStatus, DeliveryStatus, Event, Status

@@ -21,16 +21,17 @@ from notify_tasks.digesting import OFF
 from notify_tasks.errors import WireError
 from notify_tasks.gates import Closed, Gates, Subject
 from notify_tasks.notification import Notification, uuid7
-from notify_tasks.planning import Decision, Plan, Profile
+from notify_tasks.plans import Decision, Plan, Profile
 from notify_tasks.providers import Configured
 from notify_tasks.rates import Rate
 from notify_tasks.rendering import BrokenType, Catalog, LoadedType, PayloadInvalid
 from notify_tasks.routing import INTAKE, queue_for, stage_and_lane
 from notify_tasks.states import State
 from notify_tasks.store import accepting, deliveries, intakes, parking
-from notify_tasks.store.accepting import Claim, Context, Existing, NewDelivery, NewNotification, Stored
+from notify_tasks.store.accepting import Claim, Existing, NewDelivery, NewNotification, Stored
 from notify_tasks.store.database import BadRow, Database
 from notify_tasks.store.deliveries import Claimed, ClaimRequest
+from notify_tasks.store.known import Context, read_context
 from notify_tasks.store.sweeps import Wake
 from notify_tasks.trace_context import parent_of
 
@@ -133,7 +134,7 @@ class Intake:
 
     def _take(self, notification: Notification, queue: str) -> Taken:
         vetted = contacts.vet(notification)
-        context = accepting.read_context(self._database, [vetted.notification])
+        context = read_context(self._database, [vetted.notification])
         judged = self._judge(notification, vetted, context, waited=0.0)
         if judged.waits is not None:
             intakes.keep(
@@ -184,7 +185,7 @@ class Intake:
     def _drain(self, ready: Sequence[tuple[intakes.Kept, Notification]]) -> None:
         began = time.monotonic()
         vetted = [contacts.vet(notification) for _, notification in ready]
-        context = accepting.read_context(self._database, [it.notification for it in vetted])
+        context = read_context(self._database, [it.notification for it in vetted])
         done, later, judged = [], [], []
         for (row, notification), it in zip(ready, vetted, strict=True):
             one = self._judge(notification, it, context, waited=row.waited)
@@ -233,7 +234,7 @@ class Intake:
             DatabaseAway: what planning needs to know cannot be read.
         """
         vetted = contacts.vet(notification)
-        context = accepting.read_context(self._database, [vetted.notification])
+        context = read_context(self._database, [vetted.notification])
         context.now = now or context.now
         judged = self._judge(notification, vetted, context, waited=float("inf"))
         assert judged.item is not None

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from notify_tasks.choices import Choices
-from notify_tasks.planning import EXPIRES_FIRST, SCHEDULED, Timed, held_up
+from notify_tasks.planning import held_up
+from notify_tasks.plans import EXPIRES_FIRST, SCHEDULED, Timed
 
 
 @dataclass(frozen=True, slots=True)

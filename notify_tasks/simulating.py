@@ -16,7 +16,7 @@ from notify_tasks.gates import Gates
 from notify_tasks.intake import Intake
 from notify_tasks.meanings import because
 from notify_tasks.notification import Notification
-from notify_tasks.planning import Decision
+from notify_tasks.plans import Decision
 from notify_tasks.providers import Pools
 from notify_tasks.reloading import load
 from notify_tasks.rendering import Catalog

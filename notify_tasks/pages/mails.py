@@ -110,6 +110,7 @@ def mail_of_request(to: str, body: dict[str, Any], headers: tuple[tuple[str, str
     content = body.get("content")
     content = content if isinstance(content, dict) else {}
     html, text = content.get("html"), content.get("text")
+    given = content.get("attachments")
     return Mail(
         subject=str(content.get("subject") or ""),
         sender="",
@@ -118,7 +119,7 @@ def mail_of_request(to: str, body: dict[str, Any], headers: tuple[tuple[str, str
         text=None if text is None else str(text),
         html=None if html is None else str(html),
         attachments=tuple(
-            _attached(each) for each in content.get("attachments") or () if isinstance(each, dict)
+            _attached(each) for each in (given if isinstance(given, list) else ()) if isinstance(each, dict)
         ),
     )
 

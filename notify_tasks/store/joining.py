@@ -17,7 +17,7 @@ from notify_tasks.notification import canonical, uuid7
 from notify_tasks.store.database import Connection, Database, DatabaseAway, jsonb
 
 if TYPE_CHECKING:
-    from notify_tasks.planning import Decision
+    from notify_tasks.plans import Decision
     from notify_tasks.store.accepting import NewDelivery, NewNotification, Stored
 
 TRIES: Final = 10

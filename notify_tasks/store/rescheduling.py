@@ -18,7 +18,7 @@ from notify_tasks.gathering import GATHERED, THROTTLED
 from notify_tasks.local_time import LocalTime
 from notify_tasks.moving import move
 from notify_tasks.notification import Notification
-from notify_tasks.planning import QUIET_HOURS, SCHEDULED, STEP, VACATION, Timed
+from notify_tasks.plans import QUIET_HOURS, SCHEDULED, STEP, VACATION, Timed
 from notify_tasks.store.database import Connection, Database, Row, jsonb
 from notify_tasks.store.statuses import shortened
 

@@ -1,4 +1,4 @@
-"""What is due later goes out once: with many beats or none, and with a Redis that forgets."""
+"""What is due later goes out once, and each event in one digest: with many beats or none, and a Redis that forgets."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from notify_tasks.producer import send_notification
 NUMBER = "+4915112345678"
 MINUTES = 6
 """So many occurrences of each schedule are due at once."""
+GATHERED = 5
+"""So many events are in a digest."""
 
 
 @pytest.mark.timeout(400)
@@ -31,7 +33,7 @@ MINUTES = 6
     ],
 )
 def test_each_occurrence_goes_out_once(tmp_path: Path, beats: int, away: float, count: int) -> None:
-    # Given schedules of every minute, and calls that are due in an hour,
+    # Given schedules of every minute, calls that are due in an hour, and some that are gathered until then,
     with running_fleet(
         tmp_path,
         [*workers(count=2, channels=["sms"], threads=4), *(beat(n) for n in range(1, beats + 1))],
@@ -66,11 +68,14 @@ def test_each_occurrence_goes_out_once(tmp_path: Path, beats: int, away: float, 
         fleet.wait("another sweep", lambda: fleet.rows("SELECT last_at FROM notify.sweep") != before, 60)
         settle(fleet, ledgers, 60)
 
-        # then each of them went out, once.
+        # then each of them went out, once, and each event in one digest.
+        digests = dict(fleet.rows("SELECT message_id, sent_events FROM notify.digest"))
+        assert digests == dict.fromkeys(digests, GATHERED)
+        ledgers.accepted |= {str(message_id): ("sms",) for message_id in digests}
         found = account(fleet, ledgers)
         assert found.problems == [], fleet.summary()
-        assert found.deliveries == len(ledgers.accepted) == count * (MINUTES + 1)
-        assert found.states == {"sent": found.deliveries}
+        assert found.deliveries == len(ledgers.accepted)
+        assert found.states == {"sent": count * (MINUTES + 1) + count // GATHERED, "digested": count}
 
 
 def _plan(fleet: RunningFleet, ledgers: Ledgers, count: int) -> None:
@@ -91,10 +96,17 @@ def _plan(fleet: RunningFleet, ledgers: Ledgers, count: int) -> None:
             channels=["sms"],
             at=timedelta(minutes=50),
         )
-        ledgers.accepted[later.id] = ("sms",)
+        gathered = send_notification.delay(
+            "fault.ping",
+            to={"sms": f"{NUMBER[:-2]}{n // GATHERED:02}"},
+            payload={"n": n},
+            channels=["sms"],
+            digest="weekly",
+        )
+        ledgers.accepted |= {later.id: ("sms",), gathered.id: ("sms",)}
     fleet.wait(
         "the calls are held until their time",
-        lambda: fleet.rows("SELECT count(*) FROM notify.delivery WHERE state = 'held'") == [(count,)],
+        lambda: fleet.rows("SELECT count(*) FROM notify.delivery WHERE state = 'held'") == [(count * 2,)],
         60,
     )
 
@@ -114,4 +126,7 @@ def _hours_pass(fleet: RunningFleet, ledgers: Ledgers, count: int) -> None:
         first,
         last + timedelta(seconds=1),
     )
-    fleet.rows("UPDATE notify.delivery SET due_at = now() WHERE state = 'held' RETURNING id")
+    fleet.rows(
+        "UPDATE notify.delivery SET due_at = now() WHERE state = 'held' AND digest_id IS NULL RETURNING id"
+    )
+    fleet.rows("UPDATE notify.digest SET due_at = now() RETURNING id")

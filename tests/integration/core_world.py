@@ -22,7 +22,7 @@ from notify_tasks import planning
 from notify_tasks.calls import build_notification
 from notify_tasks.event_type import EventType
 from notify_tasks.notification import Notification, uuid7
-from notify_tasks.planning import Plan, Profile
+from notify_tasks.plans import Plan, Profile
 from notify_tasks.routing import queue_for
 from notify_tasks.states import State
 from notify_tasks.store import accepting, deliveries

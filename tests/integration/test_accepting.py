@@ -13,8 +13,9 @@ import pytest
 from notify_tasks.notification import Notification, RecipientRef
 from notify_tasks.states import State
 from notify_tasks.store import cancelling, recipients
-from notify_tasks.store.accepting import NewNotification, accept, read_context
+from notify_tasks.store.accepting import NewNotification, accept
 from notify_tasks.store.database import BadRow, DatabaseAway
+from notify_tasks.store.known import read_context
 from tests.integration.core_world import (
     PHONE,
     World,

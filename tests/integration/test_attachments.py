@@ -19,6 +19,7 @@ from notify_tasks.outcomes import Outcome
 from notify_tasks.states import State
 from notify_tasks.store import accepting, attachments, intakes, statuses
 from notify_tasks.store.database import Database
+from notify_tasks.store.known import read_context
 from notify_tasks.store.replaying import replay
 from notify_tasks.stored_files import StoredFiles
 from tests.integration.core_shop import Shop, one_row, shop
@@ -301,7 +302,7 @@ def test_notifications_of_a_batch_keep_their_own(it: World) -> None:
 
 def test_a_known_recipient_stored_by_the_call_and_attachments_share_one_commit(it: World, desk: Shop) -> None:
     desk.take(letter(to={"id": "user-42", "email": EMAIL}), "notify.intake")
-    context = accepting.read_context(it.db, [letter(to="user-42")])
+    context = read_context(it.db, [letter(to="user-42")])
     assert context.profiles["default", "user-42"].addresses == {"email": (EMAIL,)}
     assert stored(it) == [(0, PDF)]
 

@@ -11,7 +11,7 @@ import redis
 
 from notify_tasks import inbox, people, settings
 from notify_tasks.inbox import InboxCounts
-from notify_tasks.planning import Profile
+from notify_tasks.plans import Profile
 from notify_tasks.states import State, may_move
 from notify_tasks.store import inbox as stored
 from notify_tasks.store import statuses

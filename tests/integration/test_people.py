@@ -19,8 +19,8 @@ from notify_tasks import people, settings
 from notify_tasks.errors import InvalidCall, NotConfigured
 from notify_tasks.notification import Notification
 from notify_tasks.store import intakes, recipients, statuses
-from notify_tasks.store.accepting import read_context
 from notify_tasks.store.database import DatabaseAway
+from notify_tasks.store.known import read_context
 from notify_tasks.terminal.timeline import lines
 from tests.integration.core_shop import Shop, one_row, shop
 from tests.integration.core_world import PHONE, World, call, plain, together, world

@@ -14,11 +14,12 @@ from notify_tasks import people, preferences, settings
 from notify_tasks.errors import InvalidCall
 from notify_tasks.event_type import EventType
 from notify_tasks.notification import uuid7
-from notify_tasks.planning import Profile
+from notify_tasks.plans import Profile
 from notify_tasks.states import State
 from notify_tasks.store import replaying, statuses
-from notify_tasks.store.accepting import accept, read_context
+from notify_tasks.store.accepting import accept
 from notify_tasks.store.deliveries import ClaimRequest, claim
+from notify_tasks.store.known import read_context
 from tests.integration.core_shop import shop
 from tests.integration.core_world import PHONE, World, call, one_claim, planned, together, world
 

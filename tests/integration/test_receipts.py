@@ -19,6 +19,7 @@ from notify_tasks.states import State, may_move
 from notify_tasks.store import accepting, erasing, receipts_seen, recipients, suppressions, sweeps
 from notify_tasks.store import receipts as stored
 from notify_tasks.store.database import BadRow, DatabaseAway
+from notify_tasks.store.known import read_context
 from tests.integration.core_world import (
     PHONE,
     World,
@@ -336,7 +337,7 @@ def test_a_stop_without_a_delivery_holds_for_every_tenant_at_plan_and_at_claim(i
     accepting.accept(it.db, [hop])
     assert it.state(hop.deliveries[0].id) == "suppressed"
     bare = call(tenant="shop")
-    assert accepting.read_context(it.db, [bare]).of(bare)[1] == {("sms", PHONE)}
+    assert read_context(it.db, [bare]).of(bare)[1] == {("sms", PHONE)}
     # and other addresses are free.
     assert it.claim(accept_for(it, "shop", "+4915112345679")) is not None
 
@@ -346,7 +347,7 @@ def test_a_person_with_their_own_suppression_and_everybodys_is_found_once(it: Wo
     for tenant in ("shop", "*"):
         suppressions.suppress(it.db, "sms", PHONE, reason="by_operator", tenant=tenant)
     person = call(tenant="shop", to="u1")
-    known, pairs = accepting.read_context(it.db, [person]).of(person)
+    known, pairs = read_context(it.db, [person]).of(person)
     assert known["u1"].addresses == {"sms": (PHONE,)}
     assert pairs == {("sms", PHONE)}
     assert it.state(accept_for(it, "shop")) == "suppressed"

@@ -17,7 +17,7 @@ import notify_tasks
 from notify_tasks import LocalTime, api_connections
 from notify_tasks.choices import Choices, QuietHours
 from notify_tasks.errors import InvalidCall, NotConfigured, NotHere
-from notify_tasks.planning import Profile
+from notify_tasks.plans import Profile
 from notify_tasks.results import NotificationResult
 from notify_tasks.states import FINAL, State
 from notify_tasks.store import accepting, cancelling, intakes, statuses, sweeps

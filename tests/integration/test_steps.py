@@ -15,7 +15,7 @@ from channels.receipts import Event, Fate
 from notify_tasks import inbox, people, preferences, settings
 from notify_tasks.escalating import Escalator
 from notify_tasks.event_type import EventType, Step
-from notify_tasks.planning import Profile
+from notify_tasks.plans import Profile
 from notify_tasks.rendering import Catalog
 from notify_tasks.states import FINAL, State
 from notify_tasks.store import (

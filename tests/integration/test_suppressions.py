@@ -20,7 +20,7 @@ from notify_tasks import api_connections, settings, suppressions
 from notify_tasks.cli import main
 from notify_tasks.errors import InvalidCall, NotConfigured
 from notify_tasks.event_type import EventType
-from notify_tasks.planning import Profile
+from notify_tasks.plans import Profile
 from notify_tasks.store import suppressions as stored
 from notify_tasks.store.database import DatabaseAway
 from tests.integration.core_shop import Shop, shop

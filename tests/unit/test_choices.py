@@ -26,7 +26,8 @@ from notify_tasks.choices import (
 )
 from notify_tasks.event_type import EventType
 from notify_tasks.notification import Notification, RecipientRef
-from notify_tasks.planning import Decision, Plan, Profile, plan
+from notify_tasks.planning import plan
+from notify_tasks.plans import Decision, Plan, Profile
 from notify_tasks.states import State
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -17,7 +17,8 @@ from notify_tasks.choices import Choices, Vacation
 from notify_tasks.digesting import DigestRule, ThrottleRule, When, key_of, value_at
 from notify_tasks.event_type import EventType
 from notify_tasks.notification import Notification, RecipientRef
-from notify_tasks.planning import Decision, Profile, plan
+from notify_tasks.planning import plan
+from notify_tasks.plans import Decision, Profile
 from notify_tasks.rendering import BrokenType, LoadedType
 from notify_tasks.states import State
 from notify_tasks.templates_check import check

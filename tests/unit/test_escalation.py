@@ -17,7 +17,8 @@ from notify_tasks.choices import Choices, QuietHours, Vacation, read
 from notify_tasks.escalating import judge
 from notify_tasks.event_type import EventType, Step
 from notify_tasks.notification import Notification, RecipientRef
-from notify_tasks.planning import Decision, Plan, Profile, plan
+from notify_tasks.planning import plan
+from notify_tasks.plans import Decision, Plan, Profile
 from notify_tasks.rendering import BrokenType, LoadedType
 from notify_tasks.routing import CHANNELS
 from notify_tasks.states import FINAL, State

@@ -18,7 +18,8 @@ from notify_tasks.errors import InvalidCall, WireError
 from notify_tasks.event_type import EventType
 from notify_tasks.moving import move
 from notify_tasks.notification import Notification, RecipientRef
-from notify_tasks.planning import Plan, Profile, Timed, plan
+from notify_tasks.planning import plan
+from notify_tasks.plans import Plan, Profile, Timed
 from notify_tasks.states import State
 
 NOW = datetime(2030, 4, 30, 20, 0, tzinfo=UTC)

@@ -6,7 +6,7 @@ import base64
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from notify_tasks.pages.mails import Mail, framed, mail_of_request, parse_mail
@@ -62,6 +62,7 @@ def test_no_bytes_stop_the_reader(raw: bytes) -> None:
         ),
     )
 )
+@example({"content": {"attachments": 1}})
 def test_no_json_stops_the_reader(body: object) -> None:
     raw = json.dumps(body).encode()
     for channel in ("email", "sms", "push", "chat", "webhook", "inapp"):

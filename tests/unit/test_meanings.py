@@ -15,6 +15,7 @@ from notify_tasks import (
     gathering,
     meanings,
     planning,
+    plans,
     retrying,
     states,
     stored_files,
@@ -27,7 +28,7 @@ CODE = re.compile(r"[a-z]+(_[a-z]+)*")
 
 NO_REASONS = {"inapp", "webhook", "rate", "paused", "drop", "hold", "off", "high"}
 """Channels, lanes, what is done about too many, and the beginnings of reasons, which are looked at by themselves."""
-MODULES = (planning, gathering, gates, gated, webhooks, stored_files, erasing)
+MODULES = (planning, plans, gathering, gates, gated, webhooks, stored_files, erasing)
 """Modules whose constants of one word are reasons."""
 BUILT_BY = (
     "Dropped",

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from notify_tasks.event_type import EventType
 from notify_tasks.notification import Notification, RecipientRef
-from notify_tasks.planning import INAPP, Decision, Plan, Profile, expiry, plan
+from notify_tasks.planning import expiry, plan
+from notify_tasks.plans import INAPP, Decision, Plan, Profile
 from notify_tasks.routing import CHANNELS, LANES
 from notify_tasks.states import State
 
