@@ -133,6 +133,12 @@ def _of_notification(status: Status, facts: Facts, now: datetime) -> Iterator[To
         yield Told(f"That is {because(status.reason)}{detail}.", at=status.accepted_at)
     else:
         yield Told(f"{called}, and accepted at {when(status.accepted_at)}.", at=status.accepted_at)
+    if status.purged_at is not None:
+        yield Told(
+            f"Its content and addresses were removed at {when(status.purged_at)}, for their age; it cannot be sent "
+            "again.",
+            at=status.purged_at,
+        )
     if facts.members:
         yield Told(f"It is a digest of {', '.join(facts.members)}.", at=status.accepted_at)
     yield from _without_delivery(status, facts)

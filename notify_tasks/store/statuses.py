@@ -87,6 +87,8 @@ class Status:
     """Their names, types and sizes."""
     deliveries: list[DeliveryStatus] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    purged_at: datetime | None = None
+    """When its payload and addresses were removed, being too old."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for machines."""
@@ -114,7 +116,7 @@ class Found:
 
 _NOTIFICATIONS = """
 SELECT id, message_id, event_type, state, reason, detail, source, occurred_at, accepted_at, plan,
-       attachments
+       attachments, purged_at
   FROM notify.notification WHERE tenant = %s AND message_id = %s ORDER BY accepted_at, id
 """
 _DELIVERIES = """

@@ -202,6 +202,9 @@ def _about_itself(status: Status) -> Iterator[Moment]:
         yield Moment(
             status.accepted_at, "rejected", "rejected", "", f"{refused['reason']}: {refused['detail']}"
         )
+    if status.purged_at is not None:
+        detail = "payload and addresses, for their age (NOTIFY_CONTENT_KEPT): it cannot be sent again"
+        yield Moment(status.purged_at, "expired", "removed", "", detail)
     for event in status.events:
         if event.kind != status.state:
             mark = "queued" if event.kind == "replayed" else event.kind

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from notify_tasks import retention, settings
+from notify_tasks import explaining, retention, settings
 from notify_tasks.settings import Settings
 from notify_tasks.states import FINAL, State
-from notify_tasks.store import accepting, cancelling, inbox, purging, replaying, statuses
+from notify_tasks.store import accepting, cancelling, facts, inbox, purging, replaying, statuses
 from notify_tasks.store.database import Database
 from notify_tasks.store.purging import Kept
+from notify_tasks.terminal import timeline
 from tests.integration.core_world import (
     World,
     call,
@@ -137,6 +138,12 @@ def test_after_a_week_nothing_private_is_left_and_what_happened_is(it: World) ->
     assert [each.kind for each in status.deliveries[0].events] == ["failed"]
     assert len(status.deliveries[0].attempts) == 1
     assert purge(it) == {}
+    # and whoever asks is told so.
+    said = [moment.what for moment in timeline.moments(status)]
+    assert said[-1] == "removed"
+    facts_of_it = facts.of_message(it.db, message_id, tenant="default")
+    assert facts_of_it is not None
+    assert "removed at" in explaining.explanation(facts_of_it, datetime.now(UTC)).text
 
 
 @pytest.mark.parametrize("state", sorted(State))
