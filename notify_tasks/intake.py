@@ -11,77 +11,31 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from notify_tasks import contacts, countries, metering, planning, tracing
-from notify_tasks.contacts import Vetted
-from notify_tasks.digesting import OFF
+from notify_tasks import contacts, metering, tracing
 from notify_tasks.errors import WireError
 from notify_tasks.gates import Closed, Gates, Subject
+from notify_tasks.judging import Judge, Judged, Taken
 from notify_tasks.notification import Notification, uuid7
-from notify_tasks.plans import Decision, Plan, Profile
-from notify_tasks.providers import Configured
-from notify_tasks.rates import Rate
-from notify_tasks.rendering import BrokenType, Catalog, LoadedType, PayloadInvalid
-from notify_tasks.routing import INTAKE, queue_for, stage_and_lane
+from notify_tasks.rendering import Catalog
+from notify_tasks.routing import INTAKE, stage_and_lane
 from notify_tasks.states import State
 from notify_tasks.store import accepting, deliveries, intakes, parking
 from notify_tasks.store.accepting import Claim, Existing, NewDelivery, NewNotification, Stored
 from notify_tasks.store.database import BadRow, Database
 from notify_tasks.store.deliveries import Claimed, ClaimRequest
-from notify_tasks.store.known import Context, read_context
+from notify_tasks.store.known import read_context
 from notify_tasks.store.sweeps import Wake
 from notify_tasks.trace_context import parent_of
 
 logger = logging.getLogger(__name__)
 
-SMS: Final = "sms"
 UNKNOWN_TYPE_LOOK_SECONDS: Final = 15.0
-NO_DIGEST: Final = (
-    "the call asks for a digest, and type {0} has none; add [digest] with the digest's type to {0}/notification.toml, "
-    "or leave digest out of the call"
-)
 CONFLICTS: Final = uuid.UUID("6b1ff1e8-46ac-4f0c-9d0a-5f0f0c1a7a55")
 """Namespace of the ids under which refused conflicts are stored, so that a repeated one is stored once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of one call.
-
-    Args:
-        kind: `accepted`, `repeated`, `conflict`, `rejected`, `cancelled`, or `waiting` (for its type's folder).
-        claimed: the delivery that was claimed with it, for the worker to perform now.
-        asked: the monotonic time just before that claim.
-        lease: seconds of that claim.
-    """
-
-    notification: Notification
-    kind: str
-    detail: str | None = None
-    deliveries: int = 0
-    claimed: Claimed | None = None
-    asked: float = 0.0
-    lease: float | None = None
-
-
-@dataclass(slots=True)
-class _Judged:
-    """One call on its way through: either an item to store, or a wait for its type."""
-
-    notification: Notification
-    item: NewNotification | None = None
-    plan: Plan | None = None
-    waits: str | None = None
-    one_hop: tuple[Configured, Decision] | None = None
-    now: datetime | None = None
-    """When it was judged, by the database's clock."""
-    limits: tuple[Rate, ...] = ()
-    """How often its type may write to one recipient."""
-    taken: Taken | None = None
-    claim: Claim | None = field(default=None)
 
 
 class Intake:
@@ -106,7 +60,7 @@ class Intake:
         run_again: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self._database = database
-        self._catalog = catalog
+        self._judge = Judge(catalog, gates, unknown_type_wait)
         self._gates = gates
         self._wake = wake
         self._unknown_type_wait = unknown_type_wait
@@ -135,7 +89,7 @@ class Intake:
     def _take(self, notification: Notification, queue: str) -> Taken:
         vetted = contacts.vet(notification)
         context = read_context(self._database, [vetted.notification])
-        judged = self._judge(notification, vetted, context, waited=0.0)
+        judged = self._judge.judge(notification, vetted, context, waited=0.0)
         if judged.waits is not None:
             intakes.keep(
                 self._database,
@@ -188,7 +142,7 @@ class Intake:
         context = read_context(self._database, [it.notification for it in vetted])
         done, later, judged = [], [], []
         for (row, notification), it in zip(ready, vetted, strict=True):
-            one = self._judge(notification, it, context, waited=row.waited)
+            one = self._judge.judge(notification, it, context, waited=row.waited)
             if one.waits is not None:
                 later.append(row)
             else:
@@ -201,7 +155,7 @@ class Intake:
         intakes.later(self._database, later, wait=min(UNKNOWN_TYPE_LOOK_SECONDS, self._unknown_type_wait))
 
     @staticmethod
-    def _trace(judged: Sequence[_Judged], began: float) -> None:
+    def _trace(judged: Sequence[Judged], began: float) -> None:
         """A span for each of what was taken together, in the trace of its own producer."""
         for one in judged:
             notification, taken = one.notification, one.taken
@@ -236,101 +190,13 @@ class Intake:
         vetted = contacts.vet(notification)
         context = read_context(self._database, [vetted.notification])
         context.now = now or context.now
-        judged = self._judge(notification, vetted, context, waited=float("inf"))
+        judged = self._judge.judge(notification, vetted, context, waited=float("inf"))
         assert judged.item is not None
         return judged.item
 
-    def _judge(
-        self, notification: Notification, vetted: Vetted, context: Context, *, waited: float
-    ) -> _Judged:
-        judged = _Judged(notification, now=context.now)
-        loaded = self._load(judged, waited)
-        if loaded is None:
-            return judged
-        try:
-            loaded.check_payload(notification.payload)
-        except PayloadInvalid as error:
-            return self._reject(judged, "payload_invalid", str(error))
-        missing = [name for name in notification.channels or () if name not in loaded.available]
-        if missing:
-            return self._reject(
-                judged,
-                "no_template",
-                f"type {notification.event_type} has no template for {', '.join(missing)}; "
-                f"it has {', '.join(sorted(loaded.available))}",
-            )
-        if notification.digest not in (None, OFF) and loaded.policy.digest is None:
-            return self._reject(judged, "no_digest_type", NO_DIGEST.format(notification.event_type))
-        profiles, suppressed = context.of(vetted.notification)
-        plan = planning.plan(
-            vetted.notification,
-            loaded.policy,
-            profiles,
-            suppressed,
-            context.now.astimezone(UTC),
-            {index: str(error) for index, error in vetted.refused.items()},
-            self._abroad(vetted.notification, profiles.values()),
-        )
-        if not plan.decisions:
-            first = plan.rejections[0]
-            return self._reject(judged, first.reason, first.detail, plan)
-        judged.plan = plan
-        judged.limits = loaded.policy.per_recipient
-        judged.item = NewNotification(
-            id=uuid7(),
-            notification=vetted.notification,
-            plan=plan.explained() | vetted.explained(),
-            deliveries=tuple(
-                NewDelivery(uuid7(), decision, queue_for(decision.channel, decision.lane))
-                for decision in plan.decisions
-            ),
-        )
-        return judged
-
-    def _abroad(self, notification: Notification, profiles: Iterable[Profile]) -> dict[tuple[str, str], str]:
-        """The numbers of its recipients whose country is not allowed, and why."""
-        allowed = self._gates.countries(SMS, sandbox=notification.sandbox)
-        if allowed is None:
-            return {}
-        numbers = {ref.addresses[SMS] for ref in notification.to if SMS in ref.addresses}
-        numbers |= {number for it in profiles for number in it.addresses.get(SMS, ())}
-        found = {number: countries.of_number(number) for number in numbers}
-        return {
-            (SMS, number): f"the number is of {country or 'no country'}, and channels.sms.countries has "
-            f"{', '.join(sorted(allowed))}; add its country there, or use another number or channel"
-            for number, country in found.items()
-            if country not in allowed
-        }
-
-    def _load(self, judged: _Judged, waited: float) -> LoadedType | None:
-        name = judged.notification.event_type
-        try:
-            loaded = self._catalog.get(name)
-            problem = ("unknown_event_type", f"there is no folder for {name!r} under the templates")
-        except BrokenType as error:
-            loaded, problem = None, ("broken_event_type", f"the folder of {name!r} is broken: {error}"[:500])
-        if loaded is None:
-            if waited < self._unknown_type_wait:
-                judged.waits = problem[0]
-            else:
-                self._reject(judged, *problem)
-        return loaded
-
-    @staticmethod
-    def _reject(judged: _Judged, reason: str, detail: str, plan: Plan | None = None) -> _Judged:
-        judged.item = NewNotification(
-            id=uuid7(),
-            notification=judged.notification,
-            plan=plan.explained() if plan else {},
-            state="rejected",
-            reason=reason,
-            detail=detail,
-        )
-        return judged
-
     # --- one hop ------------------------------------------------------------------------------------
 
-    def _try_one_hop(self, judged: _Judged, queue: str, now: datetime) -> None:
+    def _try_one_hop(self, judged: Judged, queue: str, now: datetime) -> None:
         """Claim with the acceptance, where the message is on the right queue and the gates are open."""
         stage, lane = stage_and_lane(queue)
         item = judged.item
@@ -369,7 +235,7 @@ class Intake:
 
     # --- storing ------------------------------------------------------------------------------------
 
-    def _store(self, judged: Sequence[_Judged]) -> None:
+    def _store(self, judged: Sequence[Judged]) -> None:
         items = [one.item for one in judged if one.item is not None]
         asked = time.monotonic()
         claims = any(one.claim for one in judged)
@@ -415,7 +281,7 @@ class Intake:
         for due in {moment for moment in moments if moment is not None}:
             self._gates.later(max(0.0, (due - now).total_seconds()))
 
-    def _accepted(self, one: _Judged, item: NewNotification, stored: Stored, asked: float) -> Taken:
+    def _accepted(self, one: Judged, item: NewNotification, stored: Stored, asked: float) -> Taken:
         if item.state != "accepted":
             return Taken(one.notification, "rejected", f"{item.reason}: {item.detail}")
         claimed = None
@@ -438,7 +304,7 @@ class Intake:
         return found[0] if found else None
 
     @staticmethod
-    def _claimed(one: _Judged, item: NewNotification, delivery: NewDelivery, claim: Claim) -> Claimed:
+    def _claimed(one: Judged, item: NewNotification, delivery: NewDelivery, claim: Claim) -> Claimed:
         notification, decision = one.notification, delivery.decision
         return Claimed(
             id=delivery.id,
@@ -468,7 +334,7 @@ class Intake:
         )
 
     @staticmethod
-    def _known(one: _Judged, existing: Existing, conflicts: list[NewNotification]) -> Taken:
+    def _known(one: Judged, existing: Existing, conflicts: list[NewNotification]) -> Taken:
         notification = one.notification
         if existing.cancelled and existing.notification_id is None:
             return Taken(notification, "cancelled", "cancelled before it was accepted")

@@ -18,7 +18,8 @@ from typing import Any
 from channels.contract import Accepted, Capability, ChannelError, Deadline, Message
 from notify_tasks.delivery import Deliverer
 from notify_tasks.gates import Gates
-from notify_tasks.intake import Intake, Taken
+from notify_tasks.intake import Intake
+from notify_tasks.judging import Taken
 from notify_tasks.notification import Notification
 from notify_tasks.outcomes import Outcome
 from notify_tasks.providers import Configured, Pools
