@@ -59,6 +59,13 @@ def accepted(fleet: RunningFleet) -> list[str]:
     return [it.delivery_id for it in fleet.sandbox.requests() if it.accepted and it.delivery_id]
 
 
+def wait_sent(fleet: RunningFleet, ids: list[str]) -> None:
+    """Until each of these calls has its one delivery, and that is sent; and nothing else is under way."""
+    asked = "SELECT count(*) FROM notify.delivery WHERE state = 'sent' AND message_id = ANY(%s)"
+    fleet.wait("they are sent", lambda: fleet.rows(asked, ids) == [(len(ids),)], 60)
+    fleet.wait("nothing is under way", lambda: fleet.unfinished() == 0, 60)
+
+
 def states(fleet: RunningFleet) -> dict[str, int]:
     return {
         str(state): int(str(n))
@@ -99,7 +106,7 @@ def test_a_pause_in_mid_run_holds_everything_and_loses_nothing(fleet: RunningFle
 def test_what_failed_is_sent_again_by_a_filter_once(fleet: RunningFleet) -> None:
     # Given deliveries that failed and some that were sent,
     ids = send(12)
-    fleet.wait("they are sent", lambda: fleet.unfinished() == 0, 60)
+    wait_sent(fleet, ids)
     fleet.rows("UPDATE notify.delivery SET state = 'failed' WHERE message_id = ANY(%s) RETURNING id", ids)
     taken = len(accepted(fleet))
 
@@ -122,7 +129,7 @@ def test_what_failed_is_sent_again_by_a_filter_once(fleet: RunningFleet) -> None
 
 def test_what_expired_is_sent_again_only_with_a_new_expiry(fleet: RunningFleet) -> None:
     ids = send(3)
-    fleet.wait("they are sent", lambda: fleet.unfinished() == 0, 60)
+    wait_sent(fleet, ids)
     fleet.rows("UPDATE notify.delivery SET state = 'expired' WHERE message_id = ANY(%s) RETURNING id", ids)
     words = ("replay", "--where", "state=expired", "--yes")
     assert "--expires: 3 deliveries of them expired" in notify(*words, status=2)
@@ -132,7 +139,7 @@ def test_what_expired_is_sent_again_only_with_a_new_expiry(fleet: RunningFleet) 
 def test_doubts_are_listed_shown_and_settled(fleet: RunningFleet) -> None:
     # Given two deliveries of which nobody knows,
     ids = send(2)
-    fleet.wait("they are sent", lambda: fleet.unfinished() == 0, 60)
+    wait_sent(fleet, ids)
     rows = fleet.rows(
         "UPDATE notify.delivery SET state = 'in_doubt', unknown = 1 WHERE message_id = ANY(%s) RETURNING id",
         ids,
@@ -160,8 +167,7 @@ def test_doubts_are_listed_shown_and_settled(fleet: RunningFleet) -> None:
 
 def test_old_content_goes_by_the_tick_of_beat_and_by_hand(fleet: RunningFleet) -> None:
     # Given old notifications, when the hourly task runs in the fleet, then their content goes.
-    send(2)
-    fleet.wait("they are sent", lambda: fleet.unfinished() == 0, 60)
+    wait_sent(fleet, send(2))
     fleet.rows("UPDATE notify.notification SET accepted_at = accepted_at - interval '8 days' RETURNING id")
     fleet.rows("UPDATE notify.delivery SET updated_at = updated_at - interval '8 days' RETURNING id")
     would = notify("purge", "--dry-run")
