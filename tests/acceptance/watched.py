@@ -239,8 +239,8 @@ def lacks(rows: dict[str, dict[str, Any]], ids: list[str], *, failures: int) -> 
         if row["state"] not in ENDED
     ]
     found += [f"a row of {id_}" for id_ in ids if id_ not in rows]
-    # What a sweep wakes together is one row: "2 of 5: 400, 410". Where a delivery was held before it failed, its row has
-    # the exception under SUCCESS: in Celery's order of states that one outranks a failure.
+    # What a sweep wakes together is one row: "2 of 5: 400, 410". Where a delivery was held before it failed, its row
+    # has the exception under SUCCESS: in Celery's order of states that one outranks a failure.
     ends = [end for row in rows.values() if (end := str(row["exception"])).startswith("DeliveryFailed")]
     shown = sum(int(several[1]) if (several := re.search(r"(\d+) of \d+:", end)) else 1 for end in ends)
     return found if shown == failures else [*found, f"{failures} failures (it shows {shown})"]
